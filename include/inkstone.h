@@ -1,0 +1,278 @@
+/*
+ * inkstone.h - the public interface of Inkstone: text-to-image with the Qwen-Image family.
+ *
+ *     ink_error error;
+ *     ink_model *model = NULL;
+ *     ink_session *session = NULL;
+ *     ink_image *image = NULL;
+ *     ink_request request;
+ *
+ *     if (ink_model_open(&model, "models/demo", NULL, &error) == INK_OK &&
+ *         ink_session_create(&session, model, NULL, &error) == INK_OK) {
+ *         ink_request_init(&request, model);
+ *         request.prompt = "a red circle on a blue background";
+ *         if (ink_generate(session, &request, &image, &error) == INK_OK)
+ *             use(ink_image_pixels(image), ink_image_width(image), ink_image_height(image));
+ *     }
+ *     if (error.status != INK_OK) fprintf(stderr, "%s\n", error.message);
+ *     ink_image_destroy(&image);
+ *     ink_session_destroy(&session);
+ *     ink_model_close(&model);
+ *
+ * Conventions. Every function that can fail returns an ink_status and, through its last argument, the sentence that says
+ * what was wrong, where, and what was expected; that argument may be NULL. Functions that end the life of a handle take
+ * its address, accept a null handle and leave null behind. Strings are UTF-8 and, unless a comment says otherwise,
+ * borrowed for the call. The library never prints, exits or aborts.
+ *
+ * Threads. An ink_model is immutable: any number of sessions, one per thread, may share it. An ink_session belongs to one
+ * thread at a time; only ink_session_cancel may be called from another thread or from a signal handler.
+ */
+#ifndef INKSTONE_H
+#define INKSTONE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define INK_API __attribute__((visibility("default")))
+#else
+#define INK_API
+#endif
+
+#define INK_VERSION_MAJOR 0
+#define INK_VERSION_MINOR 1
+#define INK_VERSION_PATCH 0
+
+/* "0.1.0". Static storage. */
+INK_API const char *ink_version(void);
+
+/* ---- errors ---------------------------------------------------------------------------------------------------- */
+
+typedef enum ink_status {
+    INK_OK = 0,
+    INK_ERROR_ARGUMENT,    /* the caller asked for something that makes no sense: a width of 0, a NaN guidance */
+    INK_ERROR_IO,          /* a file could not be opened, read or written */
+    INK_ERROR_FORMAT,      /* a file is not what it should be: truncated, lying, a tensor of the wrong shape */
+    INK_ERROR_UNSUPPORTED, /* a well-formed thing that this library does not run: another model family */
+    INK_ERROR_MEMORY,      /* too little memory */
+    INK_ERROR_CANCELLED,   /* ink_session_cancel, or a progress callback that returned non-zero */
+    INK_ERROR_INTERNAL     /* a defect of the library itself */
+} ink_status;
+
+/* Filled by every call that takes one: status INK_OK and an empty message on success. */
+typedef struct ink_error {
+    ink_status status;
+    char message[1000]; /* one sentence, no trailing newline */
+} ink_error;
+
+/* A short English name of a status, such as "format". Static storage. */
+INK_API const char *ink_status_name(ink_status status);
+
+/* ---- model ----------------------------------------------------------------------------------------------------- */
+
+typedef struct ink_model ink_model;
+
+typedef enum ink_precision {
+    INK_PRECISION_AUTO = 0, /* what the checkpoint stores: f32 when the transformer is stored in f32, else bf16 */
+    INK_PRECISION_F32,      /* all arithmetic and weights in f32: the reference mode */
+    INK_PRECISION_BF16      /* weights in bf16; sums, residual stream, norms, softmax and latents in f32 */
+} ink_precision;
+
+typedef struct ink_model_options {
+    ink_precision precision;
+} ink_model_options;
+
+/*
+ * Opens a checkpoint folder in the published (diffusers) layout: reads and checks every config and every tensor header,
+ * and maps the files. Weights are loaded later, when a picture needs them.
+ * options may be NULL for the defaults. On failure *model is NULL.
+ * Errors: IO (no such folder, a missing shard), FORMAT (damaged or lying files), UNSUPPORTED (another family; it is named).
+ */
+INK_API ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error);
+INK_API void ink_model_close(ink_model **model);
+
+/* "f32" or "bf16": what INK_PRECISION_AUTO became. Static storage. */
+INK_API const char *ink_model_precision(const ink_model *model);
+
+/* ---- tokenizer, and looking into a checkpoint ------------------------------------------------------------------- */
+
+/*
+ * Encodes the bare text (no template) with DIR/tokenizer; nothing else of the folder is read.
+ * *ids is allocated by the library: release with ink_free.
+ */
+INK_API ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t *n_ids, ink_error *error);
+INK_API void ink_free(void *memory);
+
+typedef struct ink_component_report {
+    const char *name;       /* "transformer" */
+    const char *class_name; /* "QwenImageTransformer2DModel" */
+    const char *dtypes;     /* "BF16", or "BF16 1900, F32 33": tensors of each type; "" for a component without weights */
+    int64_t n_files;
+    int64_t n_tensors;
+    int64_t n_parameters;
+    int64_t n_bytes;
+    size_t n_missing; /* tensors that the network needs and the files lack */
+    const char *const *missing;
+    size_t n_unexpected; /* tensors that the files hold and the network does not know */
+    const char *const *unexpected;
+    const char *problem; /* why the component cannot be used, or NULL */
+} ink_component_report;
+
+typedef struct ink_report {
+    const char *class_name; /* of the pipeline, "QwenImagePipeline" */
+    size_t n_components;
+    const ink_component_report *components;
+} ink_report;
+
+/* Reads configs and tensor headers only. *report is owned by the caller; release with ink_report_destroy. */
+INK_API ink_status ink_inspect(ink_report **report, const char *dir, ink_error *error);
+INK_API void ink_report_destroy(ink_report **report);
+
+/* ---- request --------------------------------------------------------------------------------------------------- */
+
+typedef enum ink_rng {
+    INK_RNG_TORCH_CPU = 0, /* torch.Generator("cpu"): mt19937 */
+    INK_RNG_TORCH_CUDA     /* torch.Generator("cuda"): Philox 4x32-10, depends on the GPU for large pictures */
+} ink_rng;
+
+typedef enum ink_noise_dtype {
+    INK_NOISE_AUTO = 0, /* the model's precision, as the reference does */
+    INK_NOISE_F32,
+    INK_NOISE_BF16 /* with INK_RNG_TORCH_CPU another sample than f32, not its rounding */
+} ink_noise_dtype;
+
+typedef enum ink_phase {
+    INK_PHASE_LOAD = 0,
+    INK_PHASE_TEXT,    /* text encoder */
+    INK_PHASE_PREPARE, /* modulation of all steps, position tables */
+    INK_PHASE_DENOISE, /* one unit per step */
+    INK_PHASE_DECODE,  /* VAE */
+    INK_N_PHASES
+} ink_phase;
+
+typedef struct ink_progress {
+    ink_phase phase;
+    int64_t done;  /* units of this phase that are done, 0..total */
+    int64_t total; /* units of this phase */
+    double phase_seconds;
+} ink_progress;
+
+/* Called on the thread that runs ink_generate. Return non-zero to cancel. */
+typedef int (*ink_progress_fn)(void *user, const ink_progress *progress);
+
+typedef struct ink_request {
+    const char *prompt;
+    const char *negative_prompt; /* NULL: none, and then no guidance, as in the reference */
+    int64_t width, height;       /* pixels, multiples of 16 */
+    int64_t steps;
+    double guidance; /* true_cfg_scale; active when > 1 and a negative prompt is given */
+    uint64_t seed;
+    ink_rng rng;
+    int64_t cuda_sms;            /* INK_RNG_TORCH_CUDA: multiprocessors of the GPU to agree with; 132 is an H100 or H200 */
+    int64_t cuda_threads_per_sm; /* ... and resident threads of each: 2048, on consumer Ampere and Ada 1536 */
+    ink_noise_dtype noise_dtype;
+    const char *dump_path; /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
+    ink_progress_fn progress; /* may be NULL */
+    void *progress_user;
+} ink_request;
+
+/* Fills *request with the model's defaults (and seed 0, no prompt). Strings point into the model. */
+INK_API void ink_request_init(ink_request *request, const ink_model *model);
+
+/* Checks a request without doing any work. Errors: ARGUMENT. */
+INK_API ink_status ink_request_check(const ink_request *request, const ink_model *model, ink_error *error);
+
+typedef struct ink_memory_plan {
+    int64_t mapped_bytes;    /* weights used in place from the mapped files: page cache, may be dropped and read again */
+    int64_t weight_bytes;    /* weights held in memory of our own at the fullest moment */
+    int64_t scratch_bytes;   /* activations and tables at the fullest moment */
+    int64_t peak_bytes;      /* of weights and scratch together, over all phases */
+    int64_t available_bytes; /* what the machine can give now; 0 if unknown */
+} ink_memory_plan;
+
+/* What a request will need, before anything is loaded. Errors: ARGUMENT. */
+INK_API ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
+
+/* ---- session and generation ------------------------------------------------------------------------------------- */
+
+typedef struct ink_session ink_session;
+typedef struct ink_image ink_image;
+
+typedef struct ink_session_options {
+    int64_t threads; /* 0: one per core this process may use */
+    const char *cpu; /* NULL or "auto": the best tier here; or the name of a tier, such as "ref", "c", "avx2" */
+} ink_session_options;
+
+/* The session borrows the model, which must outlive it. options may be NULL. */
+INK_API ink_status ink_session_create(ink_session **session, ink_model *model, const ink_session_options *options, ink_error *error);
+INK_API void ink_session_destroy(ink_session **session);
+
+/* Makes a running ink_generate return INK_ERROR_CANCELLED soon. Safe in a signal handler and from any thread. */
+INK_API void ink_session_cancel(ink_session *session);
+
+/* Draws one picture. *image is owned by the caller. On failure *image is NULL and nothing half-written is left. */
+INK_API ink_status ink_generate(ink_session *session, const ink_request *request, ink_image **image, ink_error *error);
+
+typedef struct ink_stats {
+    double phase_seconds[INK_N_PHASES];
+    double total_seconds;
+    int64_t peak_bytes; /* weights and scratch of our own, as counted */
+    int64_t threads;
+    const char *cpu; /* tier that ran; static storage */
+} ink_stats;
+
+/* Of the last ink_generate of this session. */
+INK_API void ink_session_stats(ink_stats *stats, const ink_session *session);
+
+INK_API int64_t ink_image_width(const ink_image *image);
+INK_API int64_t ink_image_height(const ink_image *image);
+/* [height, width, 3] RGB bytes, row-major, owned by the image. */
+INK_API const uint8_t *ink_image_pixels(const ink_image *image);
+INK_API void ink_image_destroy(ink_image **image);
+
+/* ---- verification ---------------------------------------------------------------------------------------------- */
+
+typedef struct ink_verify_row {
+    const char *stage; /* "latents" */
+    int64_t shape[3];  /* as in the file; unused dimensions are 0 */
+    double max_error;  /* largest absolute difference */
+    double relative_l2;
+    double psnr;        /* dB with a peak of 1, for the image; NaN for other stages */
+    const char *limit;  /* what was required, in words: "relative L2 <= 2e-06" */
+    int passed;
+    char note[160]; /* why a row failed without numbers (wrong shape), or "" */
+} ink_verify_row;
+
+typedef struct ink_verification {
+    size_t n_rows;
+    const ink_verify_row *rows;
+    int passed; /* all of them */
+} ink_verification;
+
+/*
+ * Repeats the request that is recorded in reference_path (by ink_request.dump_path or by tools/make_reference.py) and
+ * compares every stage. A difference is not an error: the call succeeds and says so in *verification, which the caller
+ * releases with ink_verification_destroy. Progress is reported as in a request.
+ */
+INK_API ink_status ink_verify(ink_session *session, const char *reference_path, ink_progress_fn progress, void *progress_user,
+                              ink_verification **verification, ink_error *error);
+INK_API void ink_verification_destroy(ink_verification **verification);
+
+/* ---- debugging -------------------------------------------------------------------------------------------------- */
+
+typedef struct ink_env_var {
+    const char *name, *values, *help;
+} ink_env_var;
+
+/* The environment variables that the library reads, ended by a null name. Static storage. */
+INK_API const ink_env_var *ink_env_vars(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,27 @@
+/* env.c - the table of environment variables. */
+#include "base/env.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "inkstone.h"
+
+static const ink_env_var table[] = {
+    {"INK_MODEL", "DIR", "the model that is used when -m is not given"},
+    {"INK_CPU", "auto|ref|c|avx2", "the CPU tier to run; ref is the slow definition of every op"},
+    {"INK_TRACE", "FILE", "write one line per executed op: name, tier, shapes, microseconds"},
+    {"INK_CHECK", "1", "run every op again with its definition (tier ref) and stop at the first that differs"},
+    {"INK_POISON", "1", "fill scratch memory with NaN before use, so that a read of unwritten memory shows"},
+    {NULL, NULL, NULL},
+};
+
+const ink_env_var *ink_env_vars(void) { return table; }
+
+const char *ink_env(const char *name) {
+    for (const ink_env_var *variable = table; variable->name; variable++)
+        if (strcmp(variable->name, name) == 0) {
+            const char *value = getenv(name);
+            return value && *value ? value : NULL;
+        }
+    return NULL;
+}

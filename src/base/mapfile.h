@@ -1,0 +1,25 @@
+/*
+ * mapfile.h - a file mapped read-only. Hostile files are the caller's matter; a file that shrinks while it is mapped is not
+ * defended against.
+ */
+#ifndef INK_BASE_MAPFILE_H
+#define INK_BASE_MAPFILE_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+typedef struct ink_mapfile {
+    const unsigned char *data; /* NULL for an empty file */
+    size_t size;
+    char *path; /* owned: for sentences */
+} ink_mapfile;
+
+/* Errors: IO (cannot be opened, no regular file), MEMORY. On failure *file is all zero. */
+ink_status ink_mapfile_open(ink_mapfile *file, const char *path, ink_error *error);
+void ink_mapfile_close(ink_mapfile *file);
+
+/* Tells the system that these bytes are not needed soon; they can still be read. The range is clipped to whole pages inside it. */
+void ink_mapfile_drop(const void *data, size_t size);
+
+#endif

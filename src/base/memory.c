@@ -1,0 +1,55 @@
+/* memory.c - allocation with a test hook. */
+#include "base/memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inkstone.h"
+
+enum { ALIGNMENT = 64 };
+
+static _Thread_local int64_t allowed_allocations = -1;
+static _Thread_local int64_t made_allocations;
+
+void ink_alloc_fail_after(int64_t allowed) { allowed_allocations = allowed; }
+
+int64_t ink_alloc_count(void) { return made_allocations; }
+
+void *ink_alloc(size_t size) {
+    if (allowed_allocations == 0) return NULL;
+    if (allowed_allocations > 0) allowed_allocations--;
+    if (size > SIZE_MAX - ALIGNMENT) return NULL;
+    size_t rounded = size < ALIGNMENT ? ALIGNMENT : (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *memory = aligned_alloc(ALIGNMENT, rounded);
+    if (!memory) return NULL;
+    made_allocations++;
+    return memset(memory, 0, rounded);
+}
+
+void *ink_alloc_array(size_t count, size_t size) {
+    size_t total;
+    if (__builtin_mul_overflow(count, size, &total)) return NULL;
+    return ink_alloc(total);
+}
+
+char *ink_strdup(const char *text) {
+    size_t size = strlen(text) + 1;
+    char *copy = ink_alloc(size);
+    return copy ? memcpy(copy, text, size) : NULL;
+}
+
+char *ink_format(const char *format, ...) {
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *text = length < 0 ? NULL : ink_alloc((size_t)length + 1);
+    if (text) vsnprintf(text, (size_t)length + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+void ink_free(void *memory) { free(memory); }

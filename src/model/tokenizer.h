@@ -1,0 +1,34 @@
+/*
+ * tokenizer.h - Qwen2 byte-level BPE. Source: transformers, Qwen2Tokenizer (slow) with its vocab.json and merges.txt.
+ */
+#ifndef INK_MODEL_TOKENIZER_H
+#define INK_MODEL_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct ink_tokenizer ink_tokenizer;
+
+/*
+ * Reads folder/{vocab.json, merges.txt} and the added tokens of folder/tokenizer_config.json (added_tokens_decoder) and
+ * folder/added_tokens.json, whichever are there. Errors: IO (a file is missing), FORMAT (damaged, ids repeated or out of
+ * range, a merge whose parts or result are not in the vocabulary, a byte without a token), MEMORY.
+ */
+ink_status ink_tokenizer_open(ink_tokenizer **tokenizer, const char *folder, ink_error *error);
+void ink_tokenizer_close(ink_tokenizer **tokenizer);
+
+/*
+ * Encodes text[0..n_bytes): NFC, added tokens (longest match first), pre-tokens, merges. *ids is allocated; release with
+ * ink_free. Errors: ARGUMENT (invalid UTF-8: the byte offset is named), MEMORY. Time grows about linearly with the text.
+ */
+ink_status ink_tokenizer_encode(const ink_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t **ids, size_t *n_ids, ink_error *error);
+
+/* The id of an added or vocabulary token such as "<|image_pad|>", or -1. */
+int32_t ink_tokenizer_id(const ink_tokenizer *tokenizer, const char *token);
+
+/* One more than the largest id. */
+int32_t ink_tokenizer_size(const ink_tokenizer *tokenizer);
+
+#endif
