@@ -175,7 +175,7 @@ typedef struct ink_request {
     int64_t cuda_sms;            /* INK_RNG_TORCH_CUDA: multiprocessors of the GPU to agree with; 132 is an H100 or H200 */
     int64_t cuda_threads_per_sm; /* ... and resident threads of each: 2048, on consumer Ampere and Ada 1536 */
     ink_noise_dtype noise_dtype;
-    const char *dump_path; /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
+    const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
 } ink_request;
@@ -208,7 +208,8 @@ typedef struct ink_session_options {
 } ink_session_options;
 
 /* The session borrows the model, which must outlive it. options may be NULL. */
-INK_API ink_status ink_session_create(ink_session **session, ink_model *model, const ink_session_options *options, ink_error *error);
+INK_API ink_status ink_session_create(ink_session **session, ink_model *model, const ink_session_options *options,
+                                      ink_error *error);
 INK_API void ink_session_destroy(ink_session **session);
 
 /* Makes a running ink_generate return INK_ERROR_CANCELLED soon. Safe in a signal handler and from any thread. */
@@ -241,8 +242,8 @@ typedef struct ink_verify_row {
     int64_t shape[3];  /* as in the file; unused dimensions are 0 */
     double max_error;  /* largest absolute difference */
     double relative_l2;
-    double psnr;        /* dB with a peak of 1, for the image; NaN for other stages */
-    const char *limit;  /* what was required, in words: "relative L2 <= 2e-06" */
+    double psnr;       /* dB with a peak of 1, for the image; NaN for other stages */
+    const char *limit; /* what was required, in words: "relative L2 <= 2e-06" */
     int passed;
     char note[160]; /* why a row failed without numbers (wrong shape), or "" */
 } ink_verify_row;

@@ -21,8 +21,12 @@ char *ink_strdup(const char *text);
 char *ink_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* True when a * b or a + b fits; the result goes to *out. Operands must not be negative. */
-static inline bool ink_mul_fits(int64_t a, int64_t b, int64_t *out) { return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, out); }
-static inline bool ink_add_fits(int64_t a, int64_t b, int64_t *out) { return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, out); }
+static inline bool ink_mul_fits(int64_t a, int64_t b, int64_t *out) {
+    return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, out);
+}
+static inline bool ink_add_fits(int64_t a, int64_t b, int64_t *out) {
+    return a >= 0 && b >= 0 && !__builtin_add_overflow(a, b, out);
+}
 
 /*
  * Test hook: after `allowed` more successful allocations of this thread, every ink_alloc of this thread fails; negative: never.

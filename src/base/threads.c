@@ -20,9 +20,9 @@ typedef struct worker {
 struct ink_threads {
     pthread_mutex_t lock;
     pthread_cond_t started, finished;
-    int64_t n;          /* threads, the caller included */
-    int64_t n_working;  /* workers that have not yet finished this round */
-    uint64_t round;     /* counts calls of ink_threads_run */
+    int64_t n;         /* threads, the caller included */
+    int64_t n_working; /* workers that have not yet finished this round */
+    uint64_t round;    /* counts calls of ink_threads_run */
     bool stop;
     ink_task_fn task;
     void *context;

@@ -22,7 +22,7 @@ typedef struct ink_text_encoder_config {
 /* Source: diffusers, QwenImageTransformer2DModel. */
 typedef struct ink_mmdit_config {
     int64_t patch_size, in_channels, out_channels, n_layers, head_dim, n_heads, joint_dim;
-    int64_t dim; /* n_heads * head_dim */
+    int64_t dim;          /* n_heads * head_dim */
     int64_t rope_axes[3]; /* sum is head_dim */
 } ink_mmdit_config;
 
@@ -38,7 +38,7 @@ typedef struct ink_vae_config {
 typedef struct ink_scheduler_config {
     int64_t n_train_timesteps, base_image_seq_len, max_image_seq_len;
     double shift, base_shift, max_shift;
-    double shift_terminal; /* 0 when null */
+    double shift_terminal;                        /* 0 when null */
     bool use_dynamic_shifting, exponential_shift; /* exponential or linear time shift */
 } ink_scheduler_config;
 

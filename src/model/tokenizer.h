@@ -23,7 +23,8 @@ void ink_tokenizer_close(ink_tokenizer **tokenizer);
  * Encodes text[0..n_bytes): NFC, added tokens (longest match first), pre-tokens, merges. *ids is allocated; release with
  * ink_free. Errors: ARGUMENT (invalid UTF-8: the byte offset is named), MEMORY. Time grows about linearly with the text.
  */
-ink_status ink_tokenizer_encode(const ink_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t **ids, size_t *n_ids, ink_error *error);
+ink_status ink_tokenizer_encode(const ink_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t **ids, size_t *n_ids,
+                                ink_error *error);
 
 /* The id of an added or vocabulary token such as "<|image_pad|>", or -1. */
 int32_t ink_tokenizer_id(const ink_tokenizer *tokenizer, const char *token);

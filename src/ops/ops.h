@@ -45,7 +45,9 @@ typedef struct ink_conv_shape {
     int64_t pad_before, pad_after; /* above and left; below and right */
 } ink_conv_shape;
 
-static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) { return (size + s.pad_before + s.pad_after - s.kernel) / s.stride + 1; }
+static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
+    return (size + s.pad_before + s.pad_after - s.kernel) / s.stride + 1;
+}
 
 /* Implementations get checked shapes; `threads` may be ignored. */
 typedef struct ink_ops {
@@ -58,8 +60,8 @@ typedef struct ink_ops {
     void (*layernorm_modulate)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
 
     /* x [n, d] += gate [1, d] * y [n, d], in place; then dst = layernorm_modulate(x). dst may be y. */
-    void (*gated_residual_layernorm_modulate)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y, ink_tensor scale,
-                                              ink_tensor shift, float eps);
+    void (*gated_residual_layernorm_modulate)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
+                                              ink_tensor scale, ink_tensor shift, float eps);
 
     /* dst [n, d] = x [n, d] / sqrt(mean(x^2) + eps) * w [1, d]. In place allowed. */
     void (*rmsnorm)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
@@ -82,7 +84,8 @@ typedef struct ink_ops {
 
     /* dst [oh * ow, out] = conv(x [height * width, in]) + bias [1, out] + residual [oh * ow, out] (if not NULL).
        w [out, kernel * kernel * in], order (ky, kx, channel). residual may be dst. */
-    void (*conv2d)(ink_threads *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual, ink_conv_shape shape);
+    void (*conv2d)(ink_threads *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
+                   ink_conv_shape shape);
 
     /* dst [n, c] = x / max(|x|_2, 1e-12) * sqrt(c) * gamma [1, c], then silu if asked. In place allowed. */
     void (*rmsnorm_channels)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
@@ -98,7 +101,8 @@ typedef struct ink_ops {
 
     /* dst [h * w, c] = latents [h/p * w/p, c * p * p] * std [1, c] + mean [1, c]; channel c * p * p + dy * p + dx of a token is
        channel c of pixel (dy, dx) of its patch */
-    void (*unpatchify)(ink_threads *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height, int64_t width, int64_t patch);
+    void (*unpatchify)(ink_threads *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
+                       int64_t width, int64_t patch);
 
     /* dst [n, c] = m * |cond| / |m| per row, m = uncond + scale (cond - uncond). dst may be cond or uncond. */
     void (*cfg_combine)(ink_threads *, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
@@ -133,20 +137,22 @@ ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols);
 /* The wrappers. Arguments as in ink_ops. */
 void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
-void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y, ink_tensor scale, ink_tensor shift,
-                                           float eps);
+void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
+                                           ink_tensor scale, ink_tensor shift, float eps);
 void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_residual_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_rmsnorm_rope(ink_ctx *c, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps);
 void ink_rope_half(ink_ctx *c, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
 void ink_silu_mul(ink_ctx *c, ink_tensor dst, ink_tensor a, ink_tensor b);
-void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual, ink_conv_shape shape);
+void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
+                ink_conv_shape shape);
 void ink_rmsnorm_channels(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 void ink_upsample2x(ink_ctx *c, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
 void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 void ink_timestep_embed(ink_ctx *c, ink_tensor dst, ink_tensor t);
-void ink_unpatchify(ink_ctx *c, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height, int64_t width, int64_t patch);
+void ink_unpatchify(ink_ctx *c, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height, int64_t width,
+                    int64_t patch);
 void ink_cfg_combine(ink_ctx *c, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
 void ink_euler_step(ink_ctx *c, ink_tensor x, ink_tensor v, float dt);
 

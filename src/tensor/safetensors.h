@@ -53,6 +53,7 @@ typedef struct ink_named_f32 {
 } ink_named_f32;
 
 /* Writes to PATH.partial in the same folder, then renames. metadata: pairs key, value, ended by NULL. Errors: IO, MEMORY. */
-ink_status ink_safetensors_write(const char *path, const ink_named_f32 *tensors, size_t n_tensors, const char *const *metadata, ink_error *error);
+ink_status ink_safetensors_write(const char *path, const ink_named_f32 *tensors, size_t n_tensors, const char *const *metadata,
+                                 ink_error *error);
 
 #endif

@@ -22,7 +22,9 @@ static inline ink_tensor ink_rows(ink_tensor x, int64_t first, int64_t n) {
     return (ink_tensor){x.data + first * x.stride, n, x.cols, x.stride};
 }
 
-static inline ink_tensor ink_cols(ink_tensor x, int64_t first, int64_t n) { return (ink_tensor){x.data + first, x.rows, n, x.stride}; }
+static inline ink_tensor ink_cols(ink_tensor x, int64_t first, int64_t n) {
+    return (ink_tensor){x.data + first, x.rows, n, x.stride};
+}
 
 static inline float *ink_row(ink_tensor x, int64_t row) { return x.data + row * x.stride; }
 

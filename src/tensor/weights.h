@@ -37,7 +37,8 @@ typedef struct ink_weights ink_weights;
  * be in the shard that weight_map names. Errors: IO (neither is there; a missing shard, named), FORMAT.
  * `rename`, if not NULL, gives pairs old prefix, new prefix, ended by NULL: names are looked up after the first that fits.
  */
-ink_status ink_weights_open(ink_weights **weights, const char *folder, const char *stem, const char *const *rename, ink_error *error);
+ink_status ink_weights_open(ink_weights **weights, const char *folder, const char *stem, const char *const *rename,
+                            ink_error *error);
 void ink_weights_close(ink_weights **weights);
 
 size_t ink_weights_count(const ink_weights *weights);
@@ -72,13 +73,15 @@ typedef struct ink_binder {
 
 /* The tensor NAME (made as by printf) as a vector of n f32, or as a matrix. Shapes in the file may have further dimensions of 1. */
 void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
-void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...) __attribute__((format(printf, 5, 6)));
+void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /*
  * A convolution [out, in, kt, k, k] or [out, in, k, k], as a matrix [out, k * k * in] in the order (ky, kx, channel).
  * Of a causal 3-D kernel only the last time slice is kept: at T = 1 the others see zeros.
  */
-void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...) __attribute__((format(printf, 6, 7)));
+void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);
