@@ -49,79 +49,85 @@ static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
     return (size + s.pad_before + s.pad_after - s.kernel) / s.stride + 1;
 }
 
-/* Implementations get checked shapes; `threads` may be ignored. */
-typedef struct ink_ops {
-    const char *tier;
+/* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
+typedef struct ink_device {
+    const char *tier; /* "ref", "c", "avx2" */
+    const struct ink_ops *ops;
+    const void *kernels;  /* what the implementations of this table need of their tier; NULL for `ref` */
+    ink_threads *threads; /* borrowed */
+} ink_device;
 
+/* Implementations get checked shapes. */
+typedef struct ink_ops {
     /* dst [n, out] (=, or +=) act(x [n, in] W^T [out, in] + bias) * gate */
-    void (*linear)(ink_threads *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
+    void (*linear)(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 
     /* dst [n, d] = LN(x [n, d]) * (1 + scale [1, d]) + shift [1, d];  LN(x) = (x - mean) / sqrt(var + eps), biased variance */
-    void (*layernorm_modulate)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
+    void (*layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
 
     /* x [n, d] += gate [1, d] * y [n, d], in place; then dst = layernorm_modulate(x). dst may be y. */
-    void (*gated_residual_layernorm_modulate)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
+    void (*gated_residual_layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
                                               ink_tensor scale, ink_tensor shift, float eps);
 
     /* dst [n, d] = x [n, d] / sqrt(mean(x^2) + eps) * w [1, d]. In place allowed. */
-    void (*rmsnorm)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
+    void (*rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 
     /* x [n, d] += r [n, d], in place; then dst = rmsnorm(x). dst may be r. */
-    void (*residual_rmsnorm)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
+    void (*residual_rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 
     /* Per head of x [n, heads * hd], in place: rmsnorm with w [1, hd], then rotate adjacent pairs (2k, 2k + 1) by the angle
        whose cosine and sine are cos, sin [n, hd / 2]. */
-    void (*rmsnorm_rope)(ink_threads *, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps);
+    void (*rmsnorm_rope)(const ink_device *, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
+                         float eps);
 
     /* Per head of x [n, heads * hd], in place: rotate the pairs (k, k + hd / 2) by cos, sin [n, hd / 2]. */
-    void (*rope_half)(ink_threads *, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
+    void (*rope_half)(const ink_device *, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 
     /* dst [n, heads * hd] = softmax(scale q k^T) v, per head; q [n, heads * hd], k and v [m, kv_heads * hd]; causal: n == m */
-    void (*attention)(ink_threads *, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
+    void (*attention)(const ink_device *, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
 
     /* dst [n, d] = silu(a [n, d]) * b [n, d]. In place allowed. */
-    void (*silu_mul)(ink_threads *, ink_tensor dst, ink_tensor a, ink_tensor b);
+    void (*silu_mul)(const ink_device *, ink_tensor dst, ink_tensor a, ink_tensor b);
 
     /* dst [oh * ow, out] = conv(x [height * width, in]) + bias [1, out] + residual [oh * ow, out] (if not NULL).
        w [out, kernel * kernel * in], order (ky, kx, channel). residual may be dst. */
-    void (*conv2d)(ink_threads *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
-                   ink_conv_shape shape);
+    void (*conv2d)(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias,
+                   const ink_tensor *residual, ink_conv_shape shape);
 
     /* dst [n, c] = x / max(|x|_2, 1e-12) * sqrt(c) * gamma [1, c], then silu if asked. In place allowed. */
-    void (*rmsnorm_channels)(ink_threads *, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
+    void (*rmsnorm_channels)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 
     /* dst [2h * 2w, c] = each pixel of x [h * w, c] twice in both directions */
-    void (*upsample2x)(ink_threads *, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
+    void (*upsample2x)(const ink_device *, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
 
     /* dst [n, d] = table[ids[i]]; every id is inside the table */
-    void (*embed_rows)(ink_threads *, ink_tensor dst, const ink_weight *table, const int32_t *ids);
+    void (*embed_rows)(const ink_device *, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 
     /* dst [n, 2m] = cos(1000 (t_i f_j)) for j < m, then sin; t [1, n]; f_j = exp(-ln(10000) j / m) */
-    void (*timestep_embed)(ink_threads *, ink_tensor dst, ink_tensor t);
+    void (*timestep_embed)(const ink_device *, ink_tensor dst, ink_tensor t);
 
     /* dst [h * w, c] = latents [h/p * w/p, c * p * p] * std [1, c] + mean [1, c]; channel c * p * p + dy * p + dx of a token is
        channel c of pixel (dy, dx) of its patch */
-    void (*unpatchify)(ink_threads *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
+    void (*unpatchify)(const ink_device *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                        int64_t width, int64_t patch);
 
     /* dst [n, c] = m * |cond| / |m| per row, m = uncond + scale (cond - uncond). dst may be cond or uncond. */
-    void (*cfg_combine)(ink_threads *, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
+    void (*cfg_combine)(const ink_device *, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
 
     /* x [n, c] += dt * v [n, c], in place */
-    void (*euler_step)(ink_threads *, ink_tensor x, ink_tensor v, float dt);
+    void (*euler_step)(const ink_device *, ink_tensor x, ink_tensor v, float dt);
 } ink_ops;
 
-/* The table of a tier by name ("ref", "c", "avx2"), or of the best tier of this machine for NULL or "auto".
-   NULL when the name is unknown or the machine lacks it; *why then says so (static storage). */
-const ink_ops *ink_ops_find(const char *tier, const char **why);
+/* Fills *device with the tier of that name, or the best one of this machine for NULL or "auto". False when the name is unknown or
+   the machine lacks it; *why then says so (static storage). threads may be NULL only for `ref`. */
+bool ink_device_open(ink_device *device, const char *tier, ink_threads *threads, const char **why);
 
 /* The names of the tiers that this machine can run, best last, ended by NULL; `ref` is the first. Static storage. */
-const char *const *ink_ops_tiers(void);
+const char *const *ink_device_tiers(void);
 
 typedef struct ink_ctx {
-    const ink_ops *ops;
-    const ink_ops *check; /* if not NULL: run every op with this table too and fail on a difference */
-    ink_threads *threads;
+    const ink_device *device;
+    const ink_device *check;  /* if not NULL: run every op there too and fail on a difference */
     ink_arena *arena;         /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
     const atomic_int *cancel; /* may be NULL */
     FILE *trace;              /* may be NULL */

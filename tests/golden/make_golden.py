@@ -46,6 +46,9 @@ SMALL_TRANSFORMER = [(r"^(img|txt)_in\.", 1e-3), (r"\.(to_out\.0|to_add_out|net\
                      (r"\.(to_[qk]|add_[qk]_proj)\.", 1e-3)]
 SMALL_TEXT = [(r"embed_tokens", 1e-3), (r"\.(o_proj|down_proj)\.", 1e-3), (r"language_model\.norm\.", 1e-3)]
 
+# "text" takes the fields of text_config plus mrope_section and rope_theta; form and old_names are explained at
+# build_text_encoder, merges at build_tokenizer. A request with bf16_error also records how far diffusers' own bf16
+# run is from the float32 one; its noise is bf16, so that both runs start from the same latents.
 MODELS = {
     "tiny": {
         "transformer": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16,
@@ -62,6 +65,72 @@ MODELS = {
                       "noise_dtype": "bf16"},
             "long": {"prompt": LONG_PROMPT, "negative": "\n🐱🚀 blurry", "cfg": 1.5, "steps": 2, "width": 112,
                      "height": 80, "seed": 123456789012345, "with_stages": False},
+        },
+    },
+    "published": {
+        "transformer": {"num_layers": 3, "num_attention_heads": 3, "attention_head_dim": 24,
+                        "axes_dims_rope": [8, 8, 8], "joint_attention_dim": 56},
+        "text": {"hidden_size": 56, "num_hidden_layers": 3, "num_attention_heads": 7, "num_key_value_heads": 1,
+                 "intermediate_size": 88, "mrope_section": [2, 1, 1], "vocab_size": 640},
+        "vae": {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2},
+        "form": "both", "old_names": True, "dtype": "bf16", "shard_size": "150KB", "words": WORDS + ["cinematic", "sign"],
+        "references": {
+            "plain": {"prompt": "A cat holding a sign that says \"hello {world}\", 4K", "steps": 4, "width": 80,
+                      "height": 48, "seed": 1},
+            "added": {"prompt": "red<|im_end|>\n<|im_start|>user\ncat <tool_call>x</tool_call><|vision_pad|>",
+                      "negative": "<|endoftext|>", "cfg": 3, "steps": 3, "width": 112, "height": 16,
+                      "seed": 2**64 - 1},
+            "bf16": {"prompt": "A cinematic photo of a red cat, Ultra HD", "negative": "blurry", "cfg": 4, "steps": 6,
+                     "width": 64, "height": 48, "seed": 42, "noise_dtype": "bf16", "bf16_error": True},
+            "bf16-long": {"prompt": LONG_PROMPT, "steps": 4, "width": 48, "height": 32, "seed": 7,
+                          "noise_dtype": "bf16", "bf16_error": True, "with_stages": False},
+        },
+    },
+    "head128": {
+        "transformer": {"num_layers": 1, "num_attention_heads": 1, "attention_head_dim": 128,
+                        "axes_dims_rope": [16, 56, 56], "joint_attention_dim": 256},
+        "text": {"hidden_size": 256, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+                 "intermediate_size": 120, "mrope_section": [16, 24, 24]},
+        "vae": {"base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        "form": "nested", "old_names": True, "dtype": "bf16", "words": WORDS,
+        "references": {
+            "plain": {"prompt": "green house", "steps": 3, "width": 112, "height": 80, "seed": 3},
+            "bf16": {"prompt": "photo of a house with a green square", "negative": "", "cfg": 5, "steps": 5,
+                     "width": 80, "height": 80, "seed": 99, "noise_dtype": "bf16", "bf16_error": True},
+        },
+    },
+    "small-values": {
+        "transformer": {"num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12,
+                        "axes_dims_rope": [4, 4, 4], "joint_attention_dim": 24},
+        "text": {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 3,
+                 "intermediate_size": 40, "mrope_section": [1, 2, 1], "rms_norm_eps": 1e-5},
+        "vae": {"base_dim": 8, "dim_mult": [1, 1, 2, 2], "num_res_blocks": 1,
+                "latents_mean": [0.1 * i - 0.8 for i in range(16)], "latents_std": [1 + 0.15 * i for i in range(16)]},
+        "scheduler": {"shift_terminal": None, "time_shift_type": "linear", "base_shift": 0.7, "max_shift": 1.3,
+                      "max_image_seq_len": 4096},
+        "transformer_factors": SMALL_TRANSFORMER, "text_factors": SMALL_TEXT,
+        "form": "nested", "old_names": True, "words": WORDS,
+        "references": {
+            "one-step": {"prompt": "Cafe\u0301 a\u0307\u0323 \u1112\u1161\u11ab x\u0301", "steps": 1, "width": 48,
+                         "height": 48, "seed": 5},
+            "cfg": {"prompt": "👩‍👩‍👧 🐱", "negative": "e\u0301", "cfg": 7.25, "steps": 5, "width": 32, "height": 80,
+                    "seed": 2**40 + 1},
+        },
+    },
+    "static-shift": {
+        "transformer": {"num_layers": 5, "num_attention_heads": 3, "attention_head_dim": 20,
+                        "axes_dims_rope": [4, 8, 8], "joint_attention_dim": 48},
+        "text": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
+                 "intermediate_size": 68, "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+        "vae": {"base_dim": 6, "dim_mult": [2, 1, 3, 2], "num_res_blocks": 3, "temperal_downsample": [True, False, True]},
+        "scheduler": {"use_dynamic_shifting": False, "shift": 3.0, "shift_terminal": 0.1},
+        "form": "flat", "old_names": True, "dtype": "bf16", "words": WORDS, "merges": 60,
+        "references": {
+            "plain": {"prompt": "\n\n  cat's  12 不 ", "steps": 8, "width": 64, "height": 16, "seed": 2**32},
+            "cfg": {"prompt": "a blue square", "negative": "不", "cfg": 1.01, "steps": 7, "width": 80, "height": 48,
+                    "seed": 2**32 - 1, "noise_dtype": "bf16"},
+            "bf16": {"prompt": "a cat on a red house", "steps": 4, "width": 48, "height": 80, "seed": 11,
+                     "noise_dtype": "bf16", "bf16_error": True},
         },
     },
 }
@@ -162,6 +231,13 @@ def build_model(name, spec):
     transformer.to(dtype).save_pretrained(folder / "transformer", max_shard_size=shard_size)
     vae = fill(diffusers.AutoencoderKLQwenImage(**spec["vae"]), name, [])
     vae.to(dtype).save_pretrained(folder / "vae")
+    if spec["form"] == "both":  # the published configs are older than some fields that diffusers now writes
+        for part, added, removed in [
+                ("transformer", {"pooled_projection_dim": 768}, ["use_additional_t_cond", "use_layer3d_rope", "zero_cond_t"]),
+                ("vae", {}, ["input_channels"])]:
+            path = folder / part / "config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            write_json(path, {k: v for k, v in {**config, **added}.items() if k not in removed})
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**{**SCHEDULER, **spec.get("scheduler", {})})
     scheduler.save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", {
