@@ -1,0 +1,11 @@
+# INK_SANITIZE and INK_FUZZ, applied to every target. A finding ends the program, so that a test fails.
+if(INK_SANITIZE)
+  add_compile_options(-fsanitize=${INK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${INK_SANITIZE})
+endif()
+if(INK_FUZZ)
+  if(NOT CMAKE_C_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "INK_FUZZ needs clang, whose libFuzzer drives the targets; this is ${CMAKE_C_COMPILER_ID}.")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()

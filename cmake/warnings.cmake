@@ -1,0 +1,19 @@
+# Warnings for every C file of the tree. -Wconversion is left out: kernels convert between widths on purpose, everywhere.
+add_compile_options(
+  -Wall
+  -Wextra
+  -Wpedantic
+  -Wcast-qual
+  -Wformat=2
+  -Wmissing-prototypes
+  -Wold-style-definition
+  -Wpointer-arith
+  -Wshadow
+  -Wstrict-prototypes
+  -Wundef
+  -Wvla
+  -Wwrite-strings
+)
+if(INK_WERROR)
+  add_compile_options(-Werror)
+endif()
