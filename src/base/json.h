@@ -1,5 +1,7 @@
 /*
  * json.h - JSON files (read by jansson) and typed fields with errors that name file, key, expectation and finding.
+ *
+ * Strict: duplicate keys, NUL in strings, NaN and anything after the object are errors.
  */
 #ifndef INK_BASE_JSON_H
 #define INK_BASE_JSON_H
@@ -39,5 +41,19 @@ const char *ink_json_string_or(ink_json_reader *reader, const char *key, const c
 /* Fills values[0..n) and returns n, the length of the array; fails when it is longer than capacity or holds another type. */
 size_t ink_json_ints(ink_json_reader *reader, const char *key, int64_t *values, size_t capacity);
 size_t ink_json_numbers(ink_json_reader *reader, const char *key, double *values, size_t capacity);
+size_t ink_json_bools(ink_json_reader *reader, const char *key, bool *values, size_t capacity);
+/* A nested object, borrowed; NULL when absent or null. */
+const json_t *ink_json_object_or_null(ink_json_reader *reader, const char *key);
+
+/* True when the key is there and not null. */
+bool ink_json_has(const ink_json_reader *reader, const char *key);
+
+/* Makes the reader fail with "ORIGIN: SENTENCE", unless it has failed before. Returns the reader's status. */
+ink_status ink_json_fail(ink_json_reader *reader, ink_status status, const char *format, ...) INK_PRINTF(3, 4);
+
+enum { INK_JSON_DESCRIPTION = 96 };
+
+/* Writes what a value is, for sentences, such as `"abc"`, `12`, `an array of 3`, and returns the buffer. value may be NULL. */
+const char *ink_json_describe(char buffer[INK_JSON_DESCRIPTION], const json_t *value);
 
 #endif
