@@ -43,6 +43,18 @@ ink_status ink_json_load(json_t **root, const char *path, ink_error *error) {
     return status;
 }
 
+/* The start of a string in quotes: no character is cut in two, and control characters do not reach a terminal. */
+static void describe_string(char buffer[INK_JSON_DESCRIPTION], const char *text) {
+    enum { LONGEST = 60 };
+    size_t n = strlen(text);
+    bool whole = n <= LONGEST;
+    if (!whole)
+        for (n = LONGEST; n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80;) n--;
+    snprintf(buffer, INK_JSON_DESCRIPTION, "\"%.*s\"%s", (int)n, text, whole ? "" : "...");
+    for (char *c = buffer; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+}
+
 const char *ink_json_describe(char buffer[INK_JSON_DESCRIPTION], const json_t *value) {
     size_t size = INK_JSON_DESCRIPTION;
     if (!value) {
@@ -52,7 +64,7 @@ const char *ink_json_describe(char buffer[INK_JSON_DESCRIPTION], const json_t *v
     switch (json_typeof(value)) {
     case JSON_OBJECT: snprintf(buffer, size, "an object"); break;
     case JSON_ARRAY: snprintf(buffer, size, "an array of %zu", json_array_size(value)); break;
-    case JSON_STRING: snprintf(buffer, size, "\"%.60s\"", json_string_value(value)); break;
+    case JSON_STRING: describe_string(buffer, json_string_value(value)); break;
     case JSON_INTEGER: snprintf(buffer, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value)); break;
     case JSON_REAL: snprintf(buffer, size, "the real number %.17g", json_real_value(value)); break;
     case JSON_TRUE: snprintf(buffer, size, "true"); break;

@@ -38,6 +38,12 @@ typedef struct ink_safetensors {
 ink_status ink_safetensors_open(ink_safetensors *st, const char *path, ink_error *error);
 void ink_safetensors_close(ink_safetensors *st);
 
+/*
+ * The same for bytes in memory, which stay the caller's and must outlive *st (any alignment). origin names them in sentences.
+ * st->file is all zero.
+ */
+ink_status ink_safetensors_parse(ink_safetensors *st, const void *bytes, size_t size, const char *origin, ink_error *error);
+
 /* NULL when there is no such tensor. */
 const ink_tensor_info *ink_safetensors_find(const ink_safetensors *st, const char *name);
 
@@ -52,8 +58,14 @@ typedef struct ink_named_f32 {
     int64_t shape[INK_MAX_DIMS];
 } ink_named_f32;
 
-/* Writes to PATH.partial in the same folder, then renames. metadata: pairs key, value, ended by NULL. Errors: IO, MEMORY. */
+/*
+ * Writes to PATH.partial-... in the same folder, then renames: PATH is whole or untouched, and no partial file stays behind.
+ * metadata: pairs key, value (UTF-8), ended by NULL; may be NULL. Errors: ARGUMENT (a name twice, an impossible shape), IO, MEMORY.
+ */
 ink_status ink_safetensors_write(const char *path, const ink_named_f32 *tensors, size_t n_tensors, const char *const *metadata,
                                  ink_error *error);
+
+/* Whether ink_safetensors_write could make this file, to know before hours of work rather than after. Errors: IO, MEMORY. */
+ink_status ink_safetensors_check_writable(const char *path, ink_error *error);
 
 #endif
