@@ -32,6 +32,8 @@ typedef struct ink_linear_epilogue {
     bool add_to_dst;           /* dst += v rather than dst = v */
 } ink_linear_epilogue;
 
+enum { INK_MAX_HEAD_DIM = 4096 };
+
 typedef struct ink_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim; /* query head i uses key head i / (n_heads / n_kv_heads) */
     float scale;                           /* of q.k before the softmax */
@@ -122,8 +124,8 @@ typedef struct ink_ops {
    the machine lacks it; *why then says so (static storage). threads may be NULL only for `ref`. */
 bool ink_device_open(ink_device *device, const char *tier, ink_threads *threads, const char **why);
 
-/* The names of the tiers that this machine can run, best last, ended by NULL; `ref` is the first. Static storage. */
-const char *const *ink_device_tiers(void);
+/* The name of the i-th tier that this machine can run, `ref` first and the best last; NULL past the end. Static storage. */
+const char *ink_device_tier(int i);
 
 typedef struct ink_ctx {
     const ink_device *device;

@@ -1,0 +1,296 @@
+/*
+ * ops.c - the wrappers: what happens around every op, whatever tier runs it. Shape checks, the dry run, cancellation, the trace,
+ * and the comparison with the definition that INK_CHECK asks for. Models see nothing of it.
+ */
+#include "ops/ops.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/system.h"
+
+/* ---- around an op ------------------------------------------------------------------------------------------------ */
+
+/* One op on its way: what it writes, for the check, and when it began, for the trace. */
+typedef struct op_call {
+    const char *name;
+    ink_tensor written[2];
+    int n_written;
+    double began;
+    float *before[2]; /* copies for the check */
+} op_call;
+
+/* Sets the sticky status when ok is false. */
+__attribute__((format(printf, 3, 4))) static void require(ink_ctx *c, bool ok, const char *format, ...) {
+    if (ok || c->status != INK_OK) return;
+    char what[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    c->status = ink_fail(c->error, INK_ERROR_INTERNAL, "%s", what);
+}
+
+static bool has_shape(ink_tensor x, int64_t rows, int64_t cols) {
+    return x.rows == rows && x.cols == cols && x.stride >= cols && rows > 0 && cols > 0;
+}
+
+#define REQUIRE_SHAPE(c, op, x, n, m)                                                                                             \
+    require(c, has_shape(x, n, m), "%s: %s is [%" PRId64 ", %" PRId64 "], expected [%" PRId64 ", %" PRId64 "]", op, #x, (x).rows, \
+            (x).cols, (int64_t)(n), (int64_t)(m))
+
+static float *copy_of(ink_tensor x) {
+    float *copy = ink_alloc_array((size_t)x.rows, (size_t)x.cols * sizeof *copy);
+    for (int64_t i = 0; copy && i < x.rows; i++) memcpy(copy + i * x.cols, ink_row(x, i), (size_t)x.cols * sizeof *copy);
+    return copy;
+}
+
+static void restore(ink_tensor x, const float *copy) {
+    for (int64_t i = 0; i < x.rows; i++) memcpy(ink_row(x, i), copy + i * x.cols, (size_t)x.cols * sizeof *copy);
+}
+
+/* False when nothing is to be computed. */
+static bool begin(ink_ctx *c, op_call *call) {
+    if (c->status != INK_OK || ink_ctx_dry(c)) return false;
+    if (c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed)) {
+        c->status = ink_fail(c->error, INK_ERROR_CANCELLED, "cancelled");
+        return false;
+    }
+    for (int i = 0; c->check && i < call->n_written; i++) {
+        call->before[i] = copy_of(call->written[i]);
+        if (!call->before[i]) c->status = ink_fail(c->error, INK_ERROR_MEMORY, "%s: no memory to check the op", call->name);
+    }
+    if (c->trace) call->began = ink_seconds();
+    return c->status == INK_OK;
+}
+
+/* True when the definition must run too: what was written is then as it was before the op. */
+static bool end(ink_ctx *c, op_call *call, float *results[2]) {
+    if (c->trace) {
+        fprintf(c->trace, "%s %s", call->name, c->device->tier);
+        for (int i = 0; i < call->n_written; i++)
+            fprintf(c->trace, " [%" PRId64 ", %" PRId64 "]", call->written[i].rows, call->written[i].cols);
+        fprintf(c->trace, " %.1f us\n", 1e6 * (ink_seconds() - call->began));
+    }
+    if (!c->check) return false;
+    for (int i = 0; i < call->n_written; i++) {
+        results[i] = copy_of(call->written[i]);
+        if (!results[i]) c->status = ink_fail(c->error, INK_ERROR_MEMORY, "%s: no memory to check the op", call->name);
+        restore(call->written[i], call->before[i]);
+    }
+    return c->status == INK_OK;
+}
+
+static void compare(ink_ctx *c, const op_call *call, float *const results[2]) {
+    const double most = 1e-4; /* relative L2: far above rounding, far below any wrong term that matters */
+    for (int i = 0; i < call->n_written; i++) {
+        ink_tensor x = call->written[i];
+        double difference = 0, norm = 0;
+        for (int64_t row = 0; row < x.rows; row++)
+            for (int64_t col = 0; col < x.cols; col++) {
+                double expected = ink_row(x, row)[col], found = results[i][row * x.cols + col];
+                difference += (found - expected) * (found - expected);
+                norm += expected * expected;
+            }
+        double error = sqrt(difference / (norm > 0 ? norm : 1));
+        require(c, error <= most,
+                "%s on tier %s differs from its definition: output %d [%" PRId64 ", %" PRId64 "], relative L2 %.3g", call->name,
+                c->device->tier, i, x.rows, x.cols, error);
+    }
+}
+
+/* Runs the op of that name in the table of the context's device, and in the one that checks it. */
+#define RUN(c, call, op, ...)                                 \
+    do {                                                      \
+        float *results[2] = {NULL, NULL};                     \
+        if (begin(c, call)) {                                 \
+            (c)->device->ops->op((c)->device, __VA_ARGS__);   \
+            if (end(c, call, results)) {                      \
+                (c)->check->ops->op((c)->check, __VA_ARGS__); \
+                compare(c, call, results);                    \
+            }                                                 \
+        }                                                     \
+        for (int copy = 0; copy < 2; copy++) {                \
+            ink_free((call)->before[copy]);                   \
+            ink_free(results[copy]);                          \
+        }                                                     \
+    } while (0)
+
+ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) {
+    int64_t n, bytes;
+    float *data = NULL;
+    if (c->status == INK_OK) {
+        if (ink_mul_fits(rows, cols, &n) && ink_mul_fits(n, (int64_t)sizeof *data, &bytes))
+            data = ink_arena_take(c->arena, (size_t)bytes);
+        if (!data)
+            c->status = ink_fail(c->error, INK_ERROR_MEMORY, "no scratch memory for [%" PRId64 ", %" PRId64 "] numbers", rows,
+                                 cols);
+    }
+    return ink_view(data, rows, cols);
+}
+
+/* ---- the ops ----------------------------------------------------------------------------------------------------- */
+
+void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
+    REQUIRE_SHAPE(c, "linear", x, dst.rows, w->cols);
+    REQUIRE_SHAPE(c, "linear", dst, x.rows, w->rows);
+    if (e.bias) REQUIRE_SHAPE(c, "linear bias", *e.bias, 1, w->rows);
+    if (e.gate) REQUIRE_SHAPE(c, "linear gate", *e.gate, 1, w->rows);
+    op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
+    RUN(c, &call, linear, dst, x, w, e);
+}
+
+void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps) {
+    REQUIRE_SHAPE(c, "layernorm_modulate", dst, x.rows, x.cols);
+    REQUIRE_SHAPE(c, "layernorm_modulate", scale, 1, x.cols);
+    REQUIRE_SHAPE(c, "layernorm_modulate", shift, 1, x.cols);
+    op_call call = {.name = "layernorm_modulate", .written = {dst}, .n_written = 1};
+    RUN(c, &call, layernorm_modulate, dst, x, scale, shift, eps);
+}
+
+void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
+                                           ink_tensor scale, ink_tensor shift, float eps) {
+    const char *op = "gated_residual_layernorm_modulate";
+    REQUIRE_SHAPE(c, op, dst, x.rows, x.cols);
+    REQUIRE_SHAPE(c, op, gate, 1, x.cols);
+    REQUIRE_SHAPE(c, op, y, x.rows, x.cols);
+    REQUIRE_SHAPE(c, op, scale, 1, x.cols);
+    REQUIRE_SHAPE(c, op, shift, 1, x.cols);
+    op_call call = {.name = op, .written = {x, dst}, .n_written = 2};
+    RUN(c, &call, gated_residual_layernorm_modulate, dst, x, gate, y, scale, shift, eps);
+}
+
+void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {
+    REQUIRE_SHAPE(c, "rmsnorm", dst, x.rows, x.cols);
+    REQUIRE_SHAPE(c, "rmsnorm", w, 1, x.cols);
+    op_call call = {.name = "rmsnorm", .written = {dst}, .n_written = 1};
+    RUN(c, &call, rmsnorm, dst, x, w, eps);
+}
+
+void ink_residual_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps) {
+    REQUIRE_SHAPE(c, "residual_rmsnorm", dst, x.rows, x.cols);
+    REQUIRE_SHAPE(c, "residual_rmsnorm", r, x.rows, x.cols);
+    REQUIRE_SHAPE(c, "residual_rmsnorm", w, 1, x.cols);
+    op_call call = {.name = "residual_rmsnorm", .written = {x, dst}, .n_written = 2};
+    RUN(c, &call, residual_rmsnorm, dst, x, r, w, eps);
+}
+
+/* [n, n_heads * head_dim] with tables [n, head_dim / 2]. */
+static void require_rope(ink_ctx *c, const char *op, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads) {
+    require(c, n_heads > 0 && x.cols % (2 * n_heads) == 0, "%s: %" PRId64 " columns do not make %" PRId64 " heads", op, x.cols,
+            n_heads);
+    if (c->status != INK_OK) return;
+    REQUIRE_SHAPE(c, op, cos, x.rows, x.cols / n_heads / 2);
+    REQUIRE_SHAPE(c, op, sin, x.rows, x.cols / n_heads / 2);
+}
+
+void ink_rmsnorm_rope(ink_ctx *c, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
+    require_rope(c, "rmsnorm_rope", x, cos, sin, n_heads);
+    REQUIRE_SHAPE(c, "rmsnorm_rope", w, 1, x.cols / n_heads);
+    op_call call = {.name = "rmsnorm_rope", .written = {x}, .n_written = 1};
+    RUN(c, &call, rmsnorm_rope, x, w, cos, sin, n_heads, eps);
+}
+
+void ink_rope_half(ink_ctx *c, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads) {
+    require_rope(c, "rope_half", x, cos, sin, n_heads);
+    op_call call = {.name = "rope_half", .written = {x}, .n_written = 1};
+    RUN(c, &call, rope_half, x, cos, sin, n_heads);
+}
+
+void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape) {
+    require(c, shape.n_heads > 0 && shape.n_kv_heads > 0 && shape.n_heads % shape.n_kv_heads == 0,
+            "attention: %" PRId64 " heads do not share %" PRId64 " key heads", shape.n_heads, shape.n_kv_heads);
+    require(c, shape.head_dim > 0 && shape.head_dim <= INK_MAX_HEAD_DIM, "attention: head_dim %" PRId64 " is not in 1..%d",
+            shape.head_dim, INK_MAX_HEAD_DIM);
+    require(c, !shape.causal || q.rows == k.rows, "attention: causal with %" PRId64 " queries and %" PRId64 " keys", q.rows,
+            k.rows);
+    REQUIRE_SHAPE(c, "attention", q, q.rows, shape.n_heads * shape.head_dim);
+    REQUIRE_SHAPE(c, "attention", k, k.rows, shape.n_kv_heads * shape.head_dim);
+    REQUIRE_SHAPE(c, "attention", v, k.rows, shape.n_kv_heads * shape.head_dim);
+    REQUIRE_SHAPE(c, "attention", dst, q.rows, shape.n_heads * shape.head_dim);
+    op_call call = {.name = "attention", .written = {dst}, .n_written = 1};
+    RUN(c, &call, attention, dst, q, k, v, shape);
+}
+
+void ink_silu_mul(ink_ctx *c, ink_tensor dst, ink_tensor a, ink_tensor b) {
+    REQUIRE_SHAPE(c, "silu_mul", dst, a.rows, a.cols);
+    REQUIRE_SHAPE(c, "silu_mul", b, a.rows, a.cols);
+    op_call call = {.name = "silu_mul", .written = {dst}, .n_written = 1};
+    RUN(c, &call, silu_mul, dst, a, b);
+}
+
+void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
+                ink_conv_shape shape) {
+    require(c,
+            shape.stride > 0 && shape.kernel > 0 && shape.height + shape.pad_before + shape.pad_after >= shape.kernel &&
+                shape.width + shape.pad_before + shape.pad_after >= shape.kernel,
+            "conv2d: %" PRId64 " x %" PRId64 " pixels are too few", shape.height, shape.width);
+    if (c->status != INK_OK) return;
+    REQUIRE_SHAPE(c, "conv2d", x, shape.height * shape.width, x.cols);
+    REQUIRE_SHAPE(c, "conv2d", dst, ink_conv_out(shape.height, shape) * ink_conv_out(shape.width, shape), w->rows);
+    REQUIRE_SHAPE(c, "conv2d", bias, 1, w->rows);
+    if (residual) REQUIRE_SHAPE(c, "conv2d residual", *residual, dst.rows, dst.cols);
+    require(c, w->cols == shape.kernel * shape.kernel * x.cols, "conv2d: weight has %" PRId64 " columns, expected %" PRId64,
+            w->cols, shape.kernel * shape.kernel * x.cols);
+    op_call call = {.name = "conv2d", .written = {dst}, .n_written = 1};
+    RUN(c, &call, conv2d, dst, x, w, bias, residual, shape);
+}
+
+void ink_rmsnorm_channels(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu) {
+    REQUIRE_SHAPE(c, "rmsnorm_channels", dst, x.rows, x.cols);
+    REQUIRE_SHAPE(c, "rmsnorm_channels", gamma, 1, x.cols);
+    op_call call = {.name = "rmsnorm_channels", .written = {dst}, .n_written = 1};
+    RUN(c, &call, rmsnorm_channels, dst, x, gamma, silu);
+}
+
+void ink_upsample2x(ink_ctx *c, ink_tensor dst, ink_tensor x, int64_t height, int64_t width) {
+    REQUIRE_SHAPE(c, "upsample2x", x, height * width, x.cols);
+    REQUIRE_SHAPE(c, "upsample2x", dst, 4 * height * width, x.cols);
+    op_call call = {.name = "upsample2x", .written = {dst}, .n_written = 1};
+    RUN(c, &call, upsample2x, dst, x, height, width);
+}
+
+void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
+    REQUIRE_SHAPE(c, "embed_rows", dst, dst.rows, table->cols);
+    for (int64_t i = 0; i < dst.rows; i++)
+        require(c, ids[i] >= 0 && ids[i] < table->rows, "embed_rows: id %" PRId32 " is not in 0..%" PRId64, ids[i],
+                table->rows - 1);
+    op_call call = {.name = "embed_rows", .written = {dst}, .n_written = 1};
+    RUN(c, &call, embed_rows, dst, table, ids);
+}
+
+void ink_timestep_embed(ink_ctx *c, ink_tensor dst, ink_tensor t) {
+    REQUIRE_SHAPE(c, "timestep_embed", t, 1, dst.rows);
+    require(c, dst.cols % 2 == 0, "timestep_embed: %" PRId64 " columns are not even", dst.cols);
+    op_call call = {.name = "timestep_embed", .written = {dst}, .n_written = 1};
+    RUN(c, &call, timestep_embed, dst, t);
+}
+
+void ink_unpatchify(ink_ctx *c, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height, int64_t width,
+                    int64_t patch) {
+    require(c, patch > 0 && height % patch == 0 && width % patch == 0,
+            "unpatchify: %" PRId64 " x %" PRId64 " is no grid of patches", height, width);
+    if (c->status != INK_OK) return;
+    REQUIRE_SHAPE(c, "unpatchify", dst, height * width, dst.cols);
+    REQUIRE_SHAPE(c, "unpatchify", latents, height * width / (patch * patch), dst.cols * patch * patch);
+    REQUIRE_SHAPE(c, "unpatchify", mean, 1, dst.cols);
+    REQUIRE_SHAPE(c, "unpatchify", std, 1, dst.cols);
+    op_call call = {.name = "unpatchify", .written = {dst}, .n_written = 1};
+    RUN(c, &call, unpatchify, dst, latents, mean, std, height, width, patch);
+}
+
+void ink_cfg_combine(ink_ctx *c, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale) {
+    REQUIRE_SHAPE(c, "cfg_combine", dst, cond.rows, cond.cols);
+    REQUIRE_SHAPE(c, "cfg_combine", uncond, cond.rows, cond.cols);
+    op_call call = {.name = "cfg_combine", .written = {dst}, .n_written = 1};
+    RUN(c, &call, cfg_combine, dst, cond, uncond, scale);
+}
+
+void ink_euler_step(ink_ctx *c, ink_tensor x, ink_tensor v, float dt) {
+    REQUIRE_SHAPE(c, "euler_step", v, x.rows, x.cols);
+    op_call call = {.name = "euler_step", .written = {x}, .n_written = 1};
+    RUN(c, &call, euler_step, x, v, dt);
+}
