@@ -6,6 +6,7 @@
 #ifndef INK_MODEL_CONFIG_H
 #define INK_MODEL_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,7 +32,7 @@ typedef struct ink_vae_config {
     int64_t base_dim, z_dim, n_levels, dim_mult[INK_MAX_LEVELS], n_res_blocks;
     bool temporal_downsample[INK_MAX_LEVELS]; /* [n_levels - 1] */
     double latents_mean[INK_MAX_LATENT_CHANNELS], latents_std[INK_MAX_LATENT_CHANNELS];
-    int64_t scale; /* pixels per latent pixel: 2 ^ (n_levels - 1) */
+    int64_t scale; /* pixels per latent pixel, a power of two: 2 ^ (n_levels - 1) */
 } ink_vae_config;
 
 /* Source: diffusers, FlowMatchEulerDiscreteScheduler. */
@@ -66,5 +67,28 @@ typedef struct ink_config {
  */
 ink_status ink_config_open(ink_config *config, const char *dir, ink_error *error);
 void ink_config_close(ink_config *config);
+
+/* The files that ink_config_open reads, in this order. */
+typedef enum ink_config_part {
+    INK_CONFIG_INDEX = 0,    /* model_index.json: checked, nothing is kept of it */
+    INK_CONFIG_TEXT_ENCODER, /* text_encoder/config.json */
+    INK_CONFIG_MMDIT,        /* transformer/config.json */
+    INK_CONFIG_VAE,          /* vae/config.json */
+    INK_CONFIG_SCHEDULER,    /* scheduler/scheduler_config.json */
+    INK_CONFIG_DEFAULTS,     /* inkstone.json, which may be absent */
+    INK_N_CONFIG_PARTS
+} ink_config_part;
+
+/*
+ * Reads one file of the folder alone into a config that is zero or was filled by other parts, without the cross-checks: for a
+ * report that goes on where ink_config_open stops. Release with ink_config_close.
+ */
+ink_status ink_config_read(ink_config *config, ink_config_part part, const char *dir, ink_error *error);
+
+/* The same for JSON in memory; origin names it in sentences. */
+ink_status ink_config_parse(ink_config *config, ink_config_part part, const json_t *root, const char *origin, ink_error *error);
+
+/* The sizes that must agree between parts, and request defaults with the pixel scale. dir names the folder in sentences. */
+ink_status ink_config_check(const ink_config *config, const char *dir, ink_error *error);
 
 #endif
