@@ -19,7 +19,7 @@ test: build ## Run all tests
 	ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
 
 bench: build ## Time the phases of drawing one picture with the model that comes along
-	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o $(BUILD)/bench.png --stats
+	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o $(BUILD)/bench.png
 
 build: bootstrap ## Build library, program and tests in build/
 	cmake --preset default
