@@ -13,8 +13,14 @@
  */
 void ink_randn_torch_cpu_f32(float *dst, int64_t n, uint64_t seed);
 
-/* The same with dtype=bfloat16, widened to f32: 8-bit uniforms and bf16 arithmetic, so another sample than f32. */
+/*
+ * The same with dtype=bfloat16, widened to f32, as torch 2.13 draws it: where n is a multiple of 16, as for latents, the f32
+ * sample rounded. A value next to a rounding boundary may come out on its other side.
+ */
 void ink_randn_torch_cpu_bf16(float *dst, int64_t n, uint64_t seed);
+
+/* The same as torch 2.11 and older draw it: 8-bit uniforms and bf16 arithmetic, so quite another picture. Agrees exactly. */
+void ink_randn_torch_2_11_cpu_bf16(float *dst, int64_t n, uint64_t seed);
 
 /*
  * What a CUDA generator returns for the first randn after manual_seed, on a GPU with `sms` multiprocessors of

@@ -7,6 +7,9 @@
 /* Memory that a process may still take without swapping: the least of what the kernel reports and the cgroup limit. 0: unknown. */
 int64_t ink_available_memory(void);
 
+/* The same where "/proc" and "/sys" lie under ROOT rather than "/": for tests. */
+int64_t ink_available_memory_under(const char *root);
+
 /* Seconds on a clock that never goes back. */
 double ink_seconds(void);
 
