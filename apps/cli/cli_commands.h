@@ -1,0 +1,73 @@
+/* cli_commands.h - the commands, their help, and what they share: notes, errors, a model with a session, progress. */
+#ifndef APP_CLI_CLI_COMMANDS_H
+#define APP_CLI_CLI_COMMANDS_H
+
+#include <jansson.h>
+
+#include "cli/cli_options.h"
+#include "common/progress.h"
+
+/* Exit statuses; a run that a signal ended leaves with 128 + its number. */
+enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_MISUSED = 2 };
+
+int cli_generate(const cli_options *options);
+int cli_tokenize(const cli_options *options);
+int cli_inspect(const cli_options *options);
+int cli_verify(const cli_options *options);
+
+/* ---- help ---- */
+
+/* All commands, the first being the one that needs no name; ended by an entry without a name. */
+extern const cli_command cli_command_table[];
+
+const cli_command *cli_find_command(const char *name);
+void cli_print_overview(FILE *out);
+void cli_print_help(FILE *out, const cli_command *command);
+void cli_print_environment(FILE *out);
+
+/* ---- what commands say ---- */
+
+/* A line on standard error, unless -q. */
+void cli_note(const cli_options *options, const char *format, ...) APP_PRINTF(2, 3);
+
+/*
+ * Prints the sentence on standard error, and with --json as {"error": ...} on standard output too. Returns the exit status
+ * that fits: 2 for a request that makes no sense, 128 + signal after an interruption, else 1.
+ */
+int cli_report_error(bool json, const ink_error *error);
+
+/* Prints one line of JSON on standard output and releases it; root may be NULL for want of memory. Returns the exit status. */
+int cli_print_json(json_t *root);
+
+/* The exit status of a command that has printed its result: what could not be written is a failure. */
+int cli_finish_output(int exit_status);
+
+/* A JSON string of text that may not be UTF-8, such as a path. NULL when memory is out. */
+json_t *cli_json_text(const char *text);
+
+/* What stands on standard input, without one last line feed. *text is released with free. Errors: IO, ARGUMENT, MEMORY. */
+ink_status cli_read_stdin(char **text, ink_error *error);
+
+/* ---- a model and a session ---- */
+
+typedef struct cli_engine {
+    char *dir;
+    ink_model *model;
+    ink_session *session;
+    app_progress progress;
+} cli_engine;
+
+/* Opens the model that -m names, or else fallback (may be NULL), or else the default. Precision: --precision, or else precision. */
+ink_status cli_open_model(cli_engine *engine, const cli_options *options, const char *fallback, ink_precision precision,
+                          ink_error *error);
+
+/* Creates the session and lets Ctrl-C stop it. cpu may be NULL. */
+ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error);
+
+/* Accepts a zeroed engine. */
+void cli_close_engine(cli_engine *engine);
+
+/* The ink_progress_fn of all commands; user is the cli_engine. */
+int cli_show_progress(void *user, const ink_progress *state);
+
+#endif

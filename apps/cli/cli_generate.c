@@ -1,0 +1,354 @@
+/* cli_generate.c - inkstone generate: from the options to a picture in a file. */
+#define _GNU_SOURCE /* getrandom */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include "cli/cli_commands.h"
+#include "common/image_write.h"
+#include "common/interrupt.h"
+#include "common/model_path.h"
+#include "common/output_file.h"
+#include "common/png_metadata.h"
+#include "common/request_json.h"
+#include "common/text_format.h"
+
+/* One run, from its options to its files. Zeroed at first; release_job accepts it in any state. */
+typedef struct job {
+    cli_options options; /* as typed, with the prompt from standard input in its place */
+    char *stdin_prompt;
+    app_record again; /* what --again found */
+    cli_engine engine;
+    ink_request request;
+    app_image_format format;
+    app_output_file picture, dump;
+    ink_image *image;
+    ink_stats stats;
+} job;
+
+/* The options that become part of the request, in the order in which they are applied. */
+static const cli_option_id request_options[] = {CLI_PROMPT, CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_WIDTH, CLI_HEIGHT,
+                                                CLI_STEPS,  CLI_GUIDANCE, CLI_SEED,        CLI_RNG,   CLI_NOISE_DTYPE};
+enum { N_REQUEST_OPTIONS = sizeof request_options / sizeof *request_options };
+
+static const char *given(const job *run, cli_option_id id) { return run->options.given[id]; }
+
+/* ---- what is asked for ---- */
+
+static ink_status read_again(job *run, ink_error *error) {
+    const char *path = given(run, CLI_AGAIN);
+    app_png_metadata metadata;
+    FILE *stream = fopen(path, "rb");
+    if (!stream) return app_fail(error, INK_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
+    ink_status status = app_png_metadata_read(&metadata, stream, path, error);
+    fclose(stream);
+    if (status != INK_OK) return status;
+    if (metadata.record)
+        status = app_record_parse(&run->again, metadata.record, strlen(metadata.record), path, error);
+    else if (metadata.parameters)
+        status = app_fail(error, INK_ERROR_FORMAT, "%s was not made by inkstone; it says of itself: %.600s", path,
+                          metadata.parameters);
+    else
+        status = app_fail(error, INK_ERROR_FORMAT, "%s holds no record of how it was made", path);
+    app_png_metadata_clear(&metadata);
+    return status;
+}
+
+/* Everything that can be known before the model is looked at. */
+static ink_status read_options(job *run, ink_error *error) {
+    const char *output = given(run, CLI_OUTPUT);
+    ink_status status = output ? app_image_format_of(&run->format, output, error) : INK_OK;
+    if (status == INK_OK && !given(run, CLI_PROMPT) && !given(run, CLI_AGAIN))
+        return app_fail(error, INK_ERROR_ARGUMENT,
+                        "what should be drawn? For example: inkstone -p \"a red circle on a blue background\"");
+    if (status == INK_OK && given(run, CLI_AGAIN)) status = read_again(run, error);
+    if (status == INK_OK && given(run, CLI_PROMPT) && strcmp(given(run, CLI_PROMPT), "-") == 0) {
+        status = cli_read_stdin(&run->stdin_prompt, error);
+        run->options.request.prompt = run->stdin_prompt;
+    }
+    return status;
+}
+
+static ink_status open_model(job *run, ink_error *error) {
+    ink_precision precision = INK_PRECISION_AUTO;
+    if (run->again.precision) app_precision_parse(run->again.precision, &precision);
+    ink_status status = cli_open_model(&run->engine, &run->options, run->again.model, precision, error);
+    if (status == INK_ERROR_IO && run->again.model && !given(run, CLI_MODEL)) {
+        char reason[sizeof error->message];
+        snprintf(reason, sizeof reason, "%s", error->message);
+        app_fail(error, status, "the model that drew %.300s cannot be opened (%.400s); name its folder with -m DIR",
+                 given(run, CLI_AGAIN), reason);
+    }
+    return status;
+}
+
+/* The library says what is wrong with a request, but not which option said so: look for one that is refused on its own. */
+static void name_the_option(const job *run, ink_error *error) {
+    for (int i = 0; i < N_REQUEST_OPTIONS; i++) {
+        cli_option_id id = request_options[i];
+        ink_request alone;
+        ink_error problem;
+        char option[32];
+        if (!given(run, id)) continue;
+        ink_request_init(&alone, run->engine.model);
+        alone.prompt = "";
+        cli_options_apply(&run->options, id, &alone);
+        if (ink_request_check(&alone, run->engine.model, &problem) == INK_OK) continue;
+        bool text = id == CLI_PROMPT || id == CLI_NEGATIVE; /* may be long, may be no UTF-8 */
+        app_fail(error, problem.status, "%s%s%.40s: %.900s", cli_option_show(option, id), text ? "" : " ",
+                 text ? "" : given(run, id), problem.message);
+        return;
+    }
+}
+
+static ink_status random_seed(uint64_t *seed, ink_error *error) {
+    uint32_t drawn; /* 32 bits: short enough to type again, and enough pictures */
+    if (getrandom(&drawn, sizeof drawn, 0) != (ssize_t)sizeof drawn)
+        return app_fail(error, INK_ERROR_IO, "the system gives no random seed (%s); choose one with -S", strerror(errno));
+    *seed = drawn;
+    return INK_OK;
+}
+
+static bool seed_is_random(const job *run) { return run->options.random_seed || (!given(run, CLI_SEED) && !given(run, CLI_AGAIN)); }
+
+static ink_status build_request(job *run, ink_error *error) {
+    ink_request *request = &run->request;
+    const ink_request *recorded = &run->again.request;
+    ink_request_init(request, run->engine.model);
+    if (run->again.owner) {
+        request->prompt = recorded->prompt;
+        request->negative_prompt = recorded->negative_prompt;
+        request->width = recorded->width;
+        request->height = recorded->height;
+        request->steps = recorded->steps;
+        request->guidance = recorded->guidance;
+        request->seed = recorded->seed;
+        request->rng = recorded->rng;
+        if (recorded->cuda_sms) request->cuda_sms = recorded->cuda_sms;
+        if (recorded->cuda_threads_per_sm) request->cuda_threads_per_sm = recorded->cuda_threads_per_sm;
+        request->noise_dtype = recorded->noise_dtype;
+    }
+    for (int i = 0; i < N_REQUEST_OPTIONS; i++) cli_options_apply(&run->options, request_options[i], request);
+    if (seed_is_random(run)) {
+        ink_status status = random_seed(&request->seed, error);
+        if (status != INK_OK) return status;
+    }
+    ink_status status = ink_request_check(request, run->engine.model, error);
+    if (status != INK_OK) {
+        name_the_option(run, error);
+        return status;
+    }
+    return app_image_check_size(run->format, request->width, request->height, error);
+}
+
+/* ---- where it goes ---- */
+
+/* "a-red-circle-on-a-blue-1234.png": people find a picture by what is on it. Only letters and digits of ASCII are taken. */
+static char *default_name(const ink_request *request) {
+    enum { LONGEST = 40 };
+    char stem[LONGEST + 1];
+    size_t n = 0, word_end = 0;
+    bool cut = false;
+    for (const char *in = request->prompt; *in; in++) {
+        char c = *in >= 'A' && *in <= 'Z' ? (char)(*in + 'a' - 'A') : *in;
+        bool letter = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (!letter && n > 0 && stem[n - 1] != '-') word_end = n;
+        if (!letter && (n == 0 || stem[n - 1] == '-')) continue;
+        cut = n == LONGEST;
+        if (cut) break;
+        stem[n++] = letter ? c : '-';
+    }
+    /* A word that was cut is left out, unless it is the only one. */
+    if (cut && word_end > 0) n = word_end;
+    while (n > 0 && stem[n - 1] == '-') n--;
+    stem[n] = 0;
+    return app_format("%s-%" PRIu64 ".png", n ? stem : "inkstone", request->seed);
+}
+
+/* Before the work: an hour of drawing should not end in "permission denied". */
+static ink_status open_outputs(job *run, ink_error *error) {
+    const char *output = given(run, CLI_OUTPUT);
+    char *made_up = output ? NULL : default_name(&run->request);
+    if (!output && !made_up) return app_fail_memory(error, "a file name");
+    ink_status status = app_output_open(&run->picture, output ? output : made_up, !output, error);
+    free(made_up);
+    if (status != INK_OK || !given(run, CLI_DUMP)) return status;
+    if (strcmp(given(run, CLI_DUMP), run->picture.path) == 0)
+        return app_fail(error, INK_ERROR_ARGUMENT, "%s cannot hold both the picture and the dump", run->picture.path);
+    status = app_output_open(&run->dump, given(run, CLI_DUMP), false, error);
+    run->request.dump_path = run->dump.temporary;
+    return status;
+}
+
+/* ---- what is said on the way ---- */
+
+static bool guidance_active(const ink_request *request) { return request->guidance > 1 && request->negative_prompt; }
+
+static void note_request(const job *run) {
+    const ink_request *request = &run->request;
+    char guidance[40];
+    const cli_options *options = &run->options;
+    snprintf(guidance, sizeof guidance, guidance_active(request) ? "guidance %g" : "no guidance", request->guidance);
+    cli_note(options, "model: %s, %s", run->engine.dir, ink_model_precision(run->engine.model));
+    cli_note(options, "picture: %" PRId64 " x %" PRId64 ", %" PRId64 " steps, %s, seed %" PRIu64 "%s", request->width,
+             request->height, request->steps, guidance, request->seed, seed_is_random(run) ? " (random)" : "");
+    if (given(run, CLI_GUIDANCE) && request->guidance > 1 && !request->negative_prompt)
+        cli_note(options, "note: guidance is off without a negative prompt; -n \" \" turns it on");
+    if (given(run, CLI_NEGATIVE) && request->guidance <= 1)
+        cli_note(options, "note: the negative prompt has no effect while guidance is off; -g 4 turns it on");
+}
+
+static ink_status note_memory(const job *run, ink_error *error) {
+    ink_memory_plan plan;
+    char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];
+    ink_status status = ink_plan(&plan, run->engine.model, &run->request, error);
+    if (status != INK_OK) return status;
+    app_show_bytes(mapped, plan.mapped_bytes);
+    app_show_bytes(has, plan.available_bytes);
+    cli_note(&run->options, "memory: %s needed (weights %s, scratch %s)%s%s%s, %s%s", app_show_bytes(needed, plan.peak_bytes),
+             app_show_bytes(weights, plan.weight_bytes), app_show_bytes(scratch, plan.scratch_bytes),
+             plan.mapped_bytes > 0 ? ", " : "", plan.mapped_bytes > 0 ? mapped : "",
+             plan.mapped_bytes > 0 ? " read in place from the files" : "", plan.available_bytes > 0 ? has : "unknown",
+             " available");
+    return INK_OK;
+}
+
+/* Largest size that the process had, with libraries and mapped weights; 0 if unknown. */
+static int64_t resident_peak(void) {
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+#ifdef __APPLE__
+    return (int64_t)usage.ru_maxrss;
+#else
+    return (int64_t)usage.ru_maxrss * 1024;
+#endif
+}
+
+static void note_stats(const job *run) {
+    char line[256], seconds[APP_SHOWN_SIZE], peak[APP_SHOWN_SIZE], resident[APP_SHOWN_SIZE];
+    int length = 0;
+    for (int phase = 0; phase < INK_N_PHASES; phase++)
+        length += snprintf(line + length, sizeof line - (size_t)length, "%s%s %s", phase ? ", " : "",
+                           app_phase_name((ink_phase)phase), app_show_seconds(seconds, run->stats.phase_seconds[phase]));
+    cli_note(&run->options, "time: %s s (%s) on %" PRId64 " threads, %s", app_show_seconds(seconds, run->stats.total_seconds), line,
+             run->stats.threads, run->stats.cpu);
+    cli_note(&run->options, "memory: %s at the peak, %s with the program and its files",
+             app_show_bytes(peak, run->stats.peak_bytes), app_show_bytes(resident, resident_peak()));
+    if (run->again.cpu && strcmp(run->again.cpu, run->stats.cpu) != 0)
+        cli_note(&run->options, "note: drawn with %s at first and with %s now; single pixels may differ by a shade", run->again.cpu,
+                 run->stats.cpu);
+}
+
+static json_t *job_to_json(const job *run) {
+    const ink_request *request = &run->request;
+    char rng[64];
+    json_t *phases = json_object();
+    for (int phase = 0; phase < INK_N_PHASES; phase++)
+        json_object_set_new(phases, app_phase_name((ink_phase)phase), json_real(run->stats.phase_seconds[phase]));
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I}", "file",
+                     cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width", (json_int_t)request->width,
+                     "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance,
+                     "seed", app_seed_to_json(request->seed), "prompt", request->prompt, "negative_prompt",
+                     request->negative_prompt, "rng", app_rng_show(rng, request), "noise_dtype",
+                     app_noise_name(request->noise_dtype), "precision", ink_model_precision(run->engine.model), "threads",
+                     (json_int_t)run->stats.threads, "cpu", run->stats.cpu, "phase_seconds", phases, "total_seconds",
+                     run->stats.total_seconds, "peak_bytes", (json_int_t)run->stats.peak_bytes, "resident_bytes",
+                     (json_int_t)resident_peak());
+}
+
+/* ---- the work ---- */
+
+static ink_status draw(job *run, ink_error *error) {
+    /* A picture is repeated with the instruction set that drew it, unless the caller chose one. */
+    const char *cpu = given(run, CLI_CPU), *variable = getenv("INK_CPU");
+    bool repeat_cpu = !cpu && run->again.cpu && !(variable && *variable);
+    ink_status status = cli_open_session(&run->engine, &run->options, repeat_cpu ? run->again.cpu : cpu, error);
+    if (status != INK_OK && repeat_cpu && status != INK_ERROR_MEMORY)
+        status = cli_open_session(&run->engine, &run->options, NULL, error);
+    if (status != INK_OK) return status;
+    run->request.progress = cli_show_progress;
+    run->request.progress_user = &run->engine;
+    status = ink_generate(run->engine.session, &run->request, &run->image, error);
+    app_progress_clear(&run->engine.progress);
+    if (status == INK_OK) ink_session_stats(&run->stats, run->engine.session);
+    return status;
+}
+
+static ink_status encode(job *run, ink_error *error) {
+    char *dir = app_absolute_path(run->engine.dir), *recorded_dir = dir ? app_valid_utf8(dir) : NULL;
+    app_record record = {.version = ink_version(),
+                         .model = recorded_dir,
+                         .precision = ink_model_precision(run->engine.model),
+                         .cpu = run->stats.cpu,
+                         .request = run->request};
+    char *parameters = recorded_dir ? app_record_to_parameters(&record) : NULL;
+    char *json = recorded_dir ? app_record_to_json(&record) : NULL;
+    ink_status status;
+    if (!parameters || !json) {
+        status = app_fail_memory(error, "the record of the picture");
+    } else {
+        bool silent = given(run, CLI_NO_METADATA) != NULL;
+        const app_image_text text = {silent ? NULL : parameters, silent ? NULL : json};
+        status = app_image_write(run->picture.stream, run->format, ink_image_pixels(run->image), ink_image_width(run->image),
+                                 ink_image_height(run->image), &text, error);
+        if (status == INK_ERROR_IO) {
+            char reason[sizeof error->message];
+            snprintf(reason, sizeof reason, "%s", error->message);
+            app_fail(error, status, "cannot write %.600s: %.300s", run->picture.path, reason);
+        }
+    }
+    free(parameters);
+    free(json);
+    free(recorded_dir);
+    free(dir);
+    return status;
+}
+
+static ink_status save(job *run, ink_error *error) {
+    ink_status status = encode(run, error);
+    if (status == INK_OK && app_interrupt_caught()) status = app_fail(error, INK_ERROR_CANCELLED, "interrupted");
+    if (status == INK_OK && run->request.dump_path) status = app_output_publish(&run->dump, error);
+    if (status == INK_OK) status = app_output_publish(&run->picture, error);
+    return status;
+}
+
+static void release_job(job *run) {
+    ink_image_destroy(&run->image);
+    cli_close_engine(&run->engine);
+    app_output_discard(&run->picture);
+    app_output_discard(&run->dump);
+    app_record_clear(&run->again);
+    free(run->stdin_prompt);
+}
+
+int cli_generate(const cli_options *options) {
+    job run = {.options = *options};
+    ink_error error = {0};
+    int exit_status;
+    bool json = options->given[CLI_JSON] != NULL;
+    ink_status status = read_options(&run, &error);
+    if (status == INK_OK) status = open_model(&run, &error);
+    if (status == INK_OK) status = build_request(&run, &error);
+    if (status == INK_OK) status = open_outputs(&run, &error);
+    if (status == INK_OK) note_request(&run);
+    if (status == INK_OK) status = note_memory(&run, &error);
+    if (status == INK_OK) status = draw(&run, &error);
+    if (status == INK_OK) status = save(&run, &error);
+    if (status != INK_OK) {
+        exit_status = cli_report_error(json, &error);
+    } else {
+        note_stats(&run);
+        if (json) {
+            exit_status = cli_print_json(job_to_json(&run));
+        } else {
+            if (!options->given[CLI_QUIET]) puts(run.picture.path);
+            exit_status = cli_finish_output(CLI_DONE);
+        }
+    }
+    release_job(&run);
+    return exit_status;
+}

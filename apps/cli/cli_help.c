@@ -1,0 +1,137 @@
+/* cli_help.c - the commands and the texts that teach them. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli_commands.h"
+
+static const cli_option_id generate_options[] = {
+    CLI_PROMPT,   CLI_NEGATIVE,    CLI_NO_NEGATIVE, CLI_MODEL, CLI_OUTPUT,      CLI_WIDTH,     CLI_HEIGHT,   CLI_STEPS,
+    CLI_GUIDANCE, CLI_SEED,        CLI_AGAIN,       CLI_RNG,   CLI_NOISE_DTYPE, CLI_PRECISION, CLI_THREADS,  CLI_CPU,
+    CLI_DUMP,     CLI_NO_METADATA, CLI_JSON,        CLI_QUIET, CLI_HELP,        CLI_VERSION,   CLI_HELP_ENV, CLI_N_OPTIONS};
+static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
+static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
+static const cli_option_id verify_options[] = {CLI_MODEL, CLI_PRECISION, CLI_THREADS, CLI_CPU,
+                                               CLI_JSON,  CLI_QUIET,     CLI_HELP,    CLI_N_OPTIONS};
+
+const cli_command cli_command_table[] = {
+    {.name = "generate",
+     .summary = "draw a picture from a text (this is what happens without a command)",
+     .usage = "inkstone [generate] -p TEXT [options]",
+     .explanation = "Draws the picture that TEXT describes and prints the name of the file. Sizes,\n"
+                    "steps and guidance that are not given come from the model.\n"
+                    "\n"
+                    "A picture starts as noise, which the seed picks, and becomes clearer with every\n"
+                    "step. The same request with the same seed is the same picture, on any number of\n"
+                    "threads. Without -S a random seed is taken and printed.\n"
+                    "\n"
+                    "Guidance takes two prompts: each step is pulled towards the prompt and pushed\n"
+                    "away from the negative prompt, and costs twice the time. It is off with -g 1,\n"
+                    "and off when there is no negative prompt at all; -n \" \" is the usual one for\n"
+                    "\"nothing in particular\".\n"
+                    "\n"
+                    "A .png file keeps its request: --again draws it once more, pixel for pixel. The\n"
+                    "file is written when it is complete; Ctrl-C leaves nothing behind.\n",
+     .examples = "  inkstone -p \"a red circle on a blue background\"\n"
+                 "  inkstone -p \"a fox in the snow, watercolour\" -W 512 -H 768 -s 30 -o fox.png\n"
+                 "  inkstone -p \"a street at night\" -n \"blurry, people\" -g 4 -S 7 -o street.webp\n"
+                 "  inkstone --again street.png -s 50        the same with more steps\n"
+                 "  inkstone --again street.png -S random    another one like it\n"
+                 "  fortune | inkstone -p - --json\n",
+     .options = generate_options,
+     .run = cli_generate},
+    {.name = "tokenize",
+     .summary = "print the token ids of a text",
+     .usage = "inkstone tokenize [-m DIR] TEXT",
+     .explanation = "Prints the ids of the bare text, without the template that a prompt is put in:\n"
+                    "one line, parted by spaces. Only DIR/tokenizer is needed.\n",
+     .examples = "  inkstone tokenize -m models/demo \"a red circle\"\n"
+                 "  inkstone tokenize -m models/demo -- \"--a text that starts with dashes\"\n"
+                 "  inkstone tokenize -m models/demo --stdin < prompt.txt\n",
+     .options = tokenize_options,
+     .operand = "TEXT",
+     .run = cli_tokenize},
+    {.name = "inspect",
+     .summary = "show what a model folder holds, and what it lacks",
+     .usage = "inkstone inspect [-m DIR]",
+     .explanation = "Lists the components of a model with their number types, parameters and bytes,\n"
+                    "and the tensors that are missing or unexpected. Only headers are read, so it is\n"
+                    "quick on any size. The exit status is 1 when the model cannot be used.\n",
+     .examples = "  inkstone inspect -m ~/models/Qwen-Image\n"
+                 "  inkstone inspect -m ~/models/Qwen-Image --json | jq .components[0]\n",
+     .options = inspect_options,
+     .run = cli_inspect},
+    {.name = "verify",
+     .summary = "compare every stage with a recorded run",
+     .usage = "inkstone verify [-m DIR] REF.safetensors",
+     .explanation = "Repeats the request that is recorded in the file and compares every stage: token\n"
+                    "ids, text states, latents after each step, the picture. Such a file comes from\n"
+                    "inkstone --dump, or from tools/make_reference.py, which runs the reference\n"
+                    "implementation. The exit status is 1 when a stage differs by more than its\n"
+                    "limit.\n",
+     .examples = "  inkstone -p \"a red circle\" -S 1 -s 4 --dump here.safetensors\n"
+                 "  inkstone verify here.safetensors --cpu ref\n",
+     .options = verify_options,
+     .operand = "FILE",
+     .run = cli_verify},
+    {.name = NULL},
+};
+
+const cli_command *cli_find_command(const char *name) {
+    for (const cli_command *command = cli_command_table; command->name; command++)
+        if (strcmp(command->name, name) == 0) return command;
+    return NULL;
+}
+
+void cli_print_overview(FILE *out) {
+    fputs("Usage: inkstone -p TEXT [options]\n"
+          "       inkstone COMMAND [options]\n"
+          "\n"
+          "Inkstone draws pictures from text with the Qwen-Image family of models.\n"
+          "\n"
+          "    inkstone -p \"a red circle on a blue background\"\n"
+          "\n"
+          "draws with the small model that is shipped; -m DIR names another model, -o FILE\n"
+          "the picture, -W and -H its size, -S the seed.\n"
+          "\n"
+          "Commands:\n",
+          out);
+    for (const cli_command *command = cli_command_table; command->name; command++)
+        fprintf(out, "  %-10s %s\n", command->name, command->summary);
+    fputs("  help       explain a command: inkstone help generate\n"
+          "\n"
+          "  --version  print the version\n"
+          "  --help-env list the environment variables\n"
+          "\n"
+          "Exit status: 0 done, 1 failed (verify: or differs), 2 the command line makes no\n"
+          "sense, 130 after Ctrl-C.\n",
+          out);
+}
+
+static void print_option(FILE *out, const cli_option *option) {
+    enum { COLUMN = 26 };
+    char left[64], letter[8] = "    ";
+    if (option->letter) snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "  %s--%s%s%s", letter, option->name, option->argument ? " " : "",
+             option->argument ? option->argument : "");
+    fprintf(out, "%-*s", COLUMN, left);
+    if (strlen(left) >= COLUMN) fprintf(out, "\n%*s", COLUMN, "");
+    for (const char *line = option->help; *line;) {
+        int length = (int)strcspn(line, "\n");
+        fprintf(out, "%.*s\n", length, line);
+        line += length;
+        if (*line) fprintf(out, "%*s", COLUMN, (line++, ""));
+    }
+}
+
+void cli_print_help(FILE *out, const cli_command *command) {
+    fprintf(out, "Usage: %s\n\n%s\nOptions:\n", command->usage, command->explanation);
+    for (const cli_option_id *id = command->options; *id != CLI_N_OPTIONS; id++) print_option(out, &cli_option_table[*id]);
+    fprintf(out, "\nExamples:\n%s", command->examples);
+}
+
+void cli_print_environment(FILE *out) {
+    fputs("Environment variables:\n", out);
+    for (const ink_env_var *variable = ink_env_vars(); variable->name; variable++)
+        fprintf(out, "  %-10s %-18s %s\n", variable->name, variable->values, variable->help);
+    fprintf(out, "  %-10s %-18s %s\n", "NO_COLOR", "1", "print without colours");
+}

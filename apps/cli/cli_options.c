@@ -1,0 +1,271 @@
+/* cli_options.c - the table of options and the parser. */
+#include "cli/cli_options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/request_json.h"
+#include "common/text_format.h"
+
+const cli_option cli_option_table[CLI_N_OPTIONS] = {
+    [CLI_MODEL] = {'m', "model", "DIR",
+                   "folder of the model, in the published layout (default:\n"
+                   "$INK_MODEL, else the demo model that is shipped)"},
+    [CLI_PROMPT] = {'p', "prompt", "TEXT", "what to draw; - reads it from standard input"},
+    [CLI_NEGATIVE] = {'n', "negative", "TEXT", "what to keep away from, with guidance above 1"},
+    [CLI_NO_NEGATIVE] = {0, "no-negative", NULL, "drop the negative prompt of the model's defaults"},
+    [CLI_OUTPUT] = {'o', "output", "FILE",
+                    "picture to write over or anew: .png, .jpg or .webp\n"
+                    "(default: a new name from the prompt and the seed)"},
+    [CLI_WIDTH] = {'W', "width", "PIXELS", "width, a multiple of 16"},
+    [CLI_HEIGHT] = {'H', "height", "PIXELS", "height, a multiple of 16"},
+    [CLI_STEPS] = {'s', "steps", "COUNT", "denoising steps: more take longer and draw finer"},
+    [CLI_GUIDANCE] = {'g', "guidance", "SCALE",
+                      "how hard to pull towards the prompt; 1 turns guidance\n"
+                      "off and takes half the time"},
+    [CLI_SEED] = {'S', "seed", "NUMBER",
+                  "picks one picture out of all that fit the prompt\n"
+                  "(default: random, and printed)"},
+    [CLI_AGAIN] = {0, "again", "FILE.png",
+                   "draw the picture in this file once more, as recorded\n"
+                   "in it; options beside it change single values"},
+    [CLI_RNG] = {0, "rng", "NAME",
+                 "whose random numbers: torch-cpu, or those of a GPU,\n"
+                 "torch-cuda[:SMs[xTHREADS]] (132 SMs: H100, H200)"},
+    [CLI_NOISE_DTYPE] = {0, "noise-dtype", "TYPE", "f32, bf16 or auto: type of the noise to start from"},
+    [CLI_PRECISION] = {0, "precision", "TYPE",
+                       "f32, bf16 or auto: type of the weights\n"
+                       "(default: auto, as the model stores them)"},
+    [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
+    [CLI_CPU] = {0, "cpu", "TIER", "instruction set, such as ref, c, avx2 (default: best)"},
+    [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
+    [CLI_NO_METADATA] = {0, "no-metadata", NULL, "do not record prompt and settings in the picture"},
+    [CLI_STDIN] = {0, "stdin", NULL, "read standard input, less one last line feed"},
+    [CLI_JSON] = {0, "json", NULL, "print the result as one line of JSON"},
+    [CLI_QUIET] = {'q', "quiet", NULL, "print nothing but errors"},
+    [CLI_HELP] = {'h', "help", NULL, "explain this command"},
+    [CLI_VERSION] = {0, "version", NULL, "print the version"},
+    [CLI_HELP_ENV] = {0, "help-env", NULL, "list the environment variables"},
+};
+
+char *cli_option_show(char text[32], cli_option_id id) {
+    const cli_option *option = &cli_option_table[id];
+    if (option->letter)
+        snprintf(text, 32, "-%c", option->letter);
+    else
+        snprintf(text, 32, "--%s", option->name);
+    return text;
+}
+
+/* ---- mistyped names ---- */
+
+/* Insertions, deletions and replacements that turn one word into the other; long words count as far apart. */
+static int edit_distance(const char *a, const char *b) {
+    enum { LONGEST = 24 };
+    int n_a = (int)strlen(a), n_b = (int)strlen(b), row[LONGEST + 1];
+    if (n_a > LONGEST || n_b > LONGEST) return LONGEST;
+    for (int j = 0; j <= n_b; j++) row[j] = j;
+    for (int i = 1; i <= n_a; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n_b; j++) {
+            int replace = diagonal + (a[i - 1] != b[j - 1]), least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = replace < least ? replace : least;
+        }
+    }
+    return row[n_b];
+}
+
+const char *cli_nearest_name(const char *typed, const char *const *names) {
+    const char *nearest = NULL;
+    int best = 3; /* more than two slips are another word */
+    for (; *names; names++) {
+        int distance = edit_distance(typed, *names);
+        if (distance < best && distance < (int)strlen(typed)) {
+            best = distance;
+            nearest = *names;
+        }
+    }
+    return nearest;
+}
+
+/* ---- values ---- */
+
+static ink_status refuse_value(cli_option_id id, const char *value, const char *expected, ink_error *error) {
+    char option[32];
+    return app_fail(error, INK_ERROR_ARGUMENT, "%s %.60s: expected %s", cli_option_show(option, id), value, expected);
+}
+
+/* The library knows which numbers make sense for a model; here only what is no number is refused. */
+static ink_status store_int(cli_option_id id, const char *value, int64_t *number, ink_error *error) {
+    return app_parse_int(value, number) ? INK_OK : refuse_value(id, value, "a whole number, such as 512", error);
+}
+
+static ink_status store_seed(cli_options *options, const char *value, ink_error *error) {
+    options->random_seed = strcmp(value, "random") == 0;
+    if (options->random_seed || app_parse_uint(value, &options->request.seed)) return INK_OK;
+    return refuse_value(CLI_SEED, value, "a whole number from 0 to 18446744073709551615, or random", error);
+}
+
+static ink_status store_threads(cli_options *options, const char *value, ink_error *error) {
+    enum { MOST = 4096 };
+    if (app_parse_int(value, &options->threads) && options->threads >= 1 && options->threads <= MOST) return INK_OK;
+    return refuse_value(CLI_THREADS, value, "a number of threads from 1 to 4096", error);
+}
+
+static ink_status store_value(cli_options *options, cli_option_id id, const char *value, ink_error *error) {
+    ink_request *request = &options->request;
+    options->given[id] = value;
+    switch (id) {
+    case CLI_PROMPT: request->prompt = value; return INK_OK;
+    case CLI_NEGATIVE: request->negative_prompt = value; return INK_OK;
+    case CLI_WIDTH: return store_int(id, value, &request->width, error);
+    case CLI_HEIGHT: return store_int(id, value, &request->height, error);
+    case CLI_STEPS: return store_int(id, value, &request->steps, error);
+    case CLI_SEED: return store_seed(options, value, error);
+    case CLI_THREADS: return store_threads(options, value, error);
+    case CLI_GUIDANCE:
+        if (app_parse_real(value, &request->guidance)) return INK_OK;
+        return refuse_value(id, value, "a number, such as 4 or 2.5", error);
+    case CLI_RNG: {
+        ink_request scratch = {0}; /* only whether it can be read: the model's defaults fill in what it leaves out */
+        if (app_rng_parse(value, &scratch)) return INK_OK;
+        return refuse_value(id, value, "torch-cpu, torch-cuda or torch-cuda:132", error);
+    }
+    case CLI_NOISE_DTYPE:
+        if (app_noise_parse(value, &request->noise_dtype)) return INK_OK;
+        return refuse_value(id, value, "f32, bf16 or auto", error);
+    case CLI_PRECISION:
+        if (app_precision_parse(value, &options->precision)) return INK_OK;
+        return refuse_value(id, value, "f32, bf16 or auto", error);
+    case CLI_MODEL:
+    case CLI_AGAIN:
+    case CLI_DUMP:
+    case CLI_OUTPUT: return *value ? INK_OK : refuse_value(id, "\"\"", "a name", error);
+    default: return INK_OK;
+    }
+}
+
+void cli_options_apply(const cli_options *options, cli_option_id id, ink_request *request) {
+    if (!options->given[id]) return;
+    switch (id) {
+    case CLI_PROMPT: request->prompt = options->request.prompt; break;
+    case CLI_NEGATIVE: request->negative_prompt = options->request.negative_prompt; break;
+    case CLI_NO_NEGATIVE: request->negative_prompt = NULL; break;
+    case CLI_WIDTH: request->width = options->request.width; break;
+    case CLI_HEIGHT: request->height = options->request.height; break;
+    case CLI_STEPS: request->steps = options->request.steps; break;
+    case CLI_GUIDANCE: request->guidance = options->request.guidance; break;
+    case CLI_SEED: request->seed = options->request.seed; break;
+    case CLI_RNG: app_rng_parse(options->given[id], request); break;
+    case CLI_NOISE_DTYPE: request->noise_dtype = options->request.noise_dtype; break;
+    default: break;
+    }
+}
+
+/* ---- the parser ---- */
+
+static bool takes(const cli_command *command, cli_option_id id) {
+    for (const cli_option_id *option = command->options; *option != CLI_N_OPTIONS; option++)
+        if (*option == id) return true;
+    return false;
+}
+
+/* The option of this command with the letter, or with the name of n characters. CLI_N_OPTIONS: there is none. */
+static cli_option_id find_option(const cli_command *command, char letter, const char *name, size_t n) {
+    for (int i = 0; i < CLI_N_OPTIONS; i++) {
+        const cli_option *option = &cli_option_table[i];
+        if (!takes(command, (cli_option_id)i)) continue;
+        if (letter && option->letter == letter) return (cli_option_id)i;
+        if (name && strlen(option->name) == n && memcmp(option->name, name, n) == 0) return (cli_option_id)i;
+    }
+    return CLI_N_OPTIONS;
+}
+
+static ink_status refuse_option(const cli_command *command, const char *typed, ink_error *error) {
+    const char *names[CLI_N_OPTIONS + 1] = {NULL};
+    char name[32];
+    size_t n = 0, length = typed[1] == '-' ? strcspn(typed + 2, "=") : 0;
+    for (const cli_option_id *option = command->options; *option != CLI_N_OPTIONS; option++)
+        names[n++] = cli_option_table[*option].name;
+    snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : 0), typed + 2 * (length > 0));
+    const char *nearest = length ? cli_nearest_name(name, names) : NULL;
+    if (nearest) return app_fail(error, INK_ERROR_ARGUMENT, "unknown option %.60s; did you mean --%s?", typed, nearest);
+    if (command->operand)
+        return app_fail(error, INK_ERROR_ARGUMENT, "unknown option %.60s (put -- before a %s that starts with a dash)", typed,
+                        command->operand);
+    return app_fail(error, INK_ERROR_ARGUMENT, "unknown option %.60s", typed);
+}
+
+/* What the parser walks along. */
+typedef struct cursor {
+    char *const *arguments;
+    int n, next;
+} cursor;
+
+static ink_status parse_value(cli_options *options, cursor *at, cli_option_id id, const char *attached, ink_error *error) {
+    char option[32];
+    const char *value = attached;
+    if (!value && at->next < at->n) value = at->arguments[at->next++];
+    if (value) return store_value(options, id, value, error);
+    return app_fail(error, INK_ERROR_ARGUMENT, "%s needs a value: %s %s", cli_option_show(option, id), option,
+                    cli_option_table[id].argument);
+}
+
+static ink_status parse_long(cli_options *options, cursor *at, const char *typed, ink_error *error) {
+    const char *name = typed + 2, *equals = strchr(name, '=');
+    cli_option_id id = find_option(options->command, 0, name, equals ? (size_t)(equals - name) : strlen(name));
+    if (id == CLI_N_OPTIONS) return refuse_option(options->command, typed, error);
+    if (cli_option_table[id].argument) return parse_value(options, at, id, equals ? equals + 1 : NULL, error);
+    if (equals) return app_fail(error, INK_ERROR_ARGUMENT, "--%s takes no value", cli_option_table[id].name);
+    return store_value(options, id, "", error);
+}
+
+/* "-q", "-W512", "-qW512". */
+static ink_status parse_short(cli_options *options, cursor *at, const char *typed, ink_error *error) {
+    for (const char *letter = typed + 1; *letter; letter++) {
+        cli_option_id id = find_option(options->command, *letter, NULL, 0);
+        if (id == CLI_N_OPTIONS) return refuse_option(options->command, typed, error);
+        if (cli_option_table[id].argument) return parse_value(options, at, id, letter[1] ? letter + 1 : NULL, error);
+        store_value(options, id, "", error);
+    }
+    return INK_OK;
+}
+
+static ink_status parse_operand(cli_options *options, const char *typed, ink_error *error) {
+    const cli_command *command = options->command;
+    if (!command->operand)
+        return app_fail(error, INK_ERROR_ARGUMENT, "unexpected argument \"%.60s\"; give the prompt with -p, in quotes", typed);
+    if (options->operand)
+        return app_fail(error, INK_ERROR_ARGUMENT,
+                        "more than one %s: \"%.40s\" and \"%.40s\"; put quotes around a text with spaces", command->operand,
+                        options->operand, typed);
+    options->operand = typed;
+    return INK_OK;
+}
+
+static bool wants_help(const cli_options *options) {
+    return options->given[CLI_HELP] || options->given[CLI_VERSION] || options->given[CLI_HELP_ENV];
+}
+
+ink_status cli_options_parse(cli_options *options, const cli_command *command, int n, char *const *arguments, ink_error *error) {
+    cursor at = {arguments, n, 0};
+    ink_status status = INK_OK;
+    bool only_operands = false;
+    *options = (cli_options){.command = command};
+    while (status == INK_OK && at.next < n && !wants_help(options)) {
+        const char *typed = arguments[at.next++];
+        if (!only_operands && strcmp(typed, "--") == 0)
+            only_operands = true;
+        else if (!only_operands && typed[0] == '-' && typed[1] == '-')
+            status = parse_long(options, &at, typed, error);
+        else if (!only_operands && typed[0] == '-' && typed[1])
+            status = parse_short(options, &at, typed, error);
+        else
+            status = parse_operand(options, typed, error);
+    }
+    if (status == INK_OK && options->given[CLI_NEGATIVE] && options->given[CLI_NO_NEGATIVE])
+        status = app_fail(error, INK_ERROR_ARGUMENT, "-n and --no-negative contradict each other");
+    return status;
+}

@@ -1,0 +1,89 @@
+/*
+ * cli_options.h - the options of all commands: one table, one parser, one struct. A command lists the options it takes;
+ * what an option does with its value is said once.
+ */
+#ifndef APP_CLI_CLI_OPTIONS_H
+#define APP_CLI_CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/failure.h"
+
+typedef enum cli_option_id {
+    CLI_MODEL = 0,
+    CLI_PROMPT,
+    CLI_NEGATIVE,
+    CLI_NO_NEGATIVE,
+    CLI_OUTPUT,
+    CLI_WIDTH,
+    CLI_HEIGHT,
+    CLI_STEPS,
+    CLI_GUIDANCE,
+    CLI_SEED,
+    CLI_AGAIN,
+    CLI_RNG,
+    CLI_NOISE_DTYPE,
+    CLI_PRECISION,
+    CLI_THREADS,
+    CLI_CPU,
+    CLI_DUMP,
+    CLI_NO_METADATA,
+    CLI_STDIN,
+    CLI_JSON,
+    CLI_QUIET,
+    CLI_HELP,
+    CLI_VERSION,
+    CLI_HELP_ENV,
+    CLI_N_OPTIONS
+} cli_option_id;
+
+typedef struct cli_option {
+    char letter;          /* 0: none */
+    const char *name;     /* without the dashes */
+    const char *argument; /* as help shows it; NULL: the option takes none */
+    const char *help;     /* lines parted by '\n' */
+} cli_option;
+
+struct cli_options;
+
+typedef struct cli_command {
+    const char *name;
+    const char *summary;     /* one line */
+    const char *usage;       /* after "Usage: " */
+    const char *explanation; /* teaching text */
+    const char *examples;
+    const cli_option_id *options; /* in the order of the help, ended by CLI_N_OPTIONS */
+    const char *operand;          /* name of the one argument without a dash, or NULL */
+    int (*run)(const struct cli_options *options);
+} cli_command;
+
+typedef struct cli_options {
+    const cli_command *command;
+    const char *given[CLI_N_OPTIONS]; /* the value as typed, "" for an option without one; NULL: not given */
+    const char *operand;              /* NULL: not given */
+    ink_request request;              /* prompt .. noise_dtype, as far as given */
+    ink_precision precision;
+    int64_t threads;
+    bool random_seed; /* -S random */
+} cli_options;
+
+extern const cli_option cli_option_table[CLI_N_OPTIONS];
+
+/*
+ * Reads arguments[0..n) for a command. Strings are borrowed. Errors: ARGUMENT. --help and its kin end the parsing at once
+ * and succeed, whatever else is wrong.
+ */
+ink_status cli_options_parse(cli_options *options, const cli_command *command, int n, char *const *arguments, ink_error *error);
+
+/* Copies the value of one given option into a request; nothing for an option that is no part of it. */
+void cli_options_apply(const cli_options *options, cli_option_id id, ink_request *request);
+
+/* "-W" or "--threads": as short as it goes. Returns text. */
+char *cli_option_show(char text[32], cli_option_id id);
+
+/* The name nearest to a mistyped one, or NULL when none is near. names ends with NULL. */
+const char *cli_nearest_name(const char *typed, const char *const *names);
+
+#endif

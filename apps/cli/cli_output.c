@@ -1,0 +1,119 @@
+/* cli_output.c - what all commands do alike: notes, errors, JSON, standard input, a model with a session. */
+#include "cli/cli_commands.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/interrupt.h"
+#include "common/model_path.h"
+#include "common/text_format.h"
+
+void cli_note(const cli_options *options, const char *format, ...) {
+    char line[1400];
+    va_list arguments;
+    if (options->given[CLI_QUIET]) return;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    app_print_clean(stderr, line);
+    fputc('\n', stderr);
+}
+
+json_t *cli_json_text(const char *text) {
+    char *valid = app_valid_utf8(text);
+    json_t *value = valid ? json_string(valid) : NULL;
+    free(valid);
+    return value;
+}
+
+int cli_print_json(json_t *root) {
+    char *line = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(root);
+    if (!line) {
+        fputs("inkstone: not enough memory for the result\n", stderr);
+        return CLI_FAILED;
+    }
+    puts(line);
+    free(line);
+    return cli_finish_output(CLI_DONE);
+}
+
+int cli_finish_output(int exit_status) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return exit_status;
+    fprintf(stderr, "inkstone: cannot write the result: %s\n", strerror(errno));
+    return CLI_FAILED;
+}
+
+int cli_report_error(bool json, const ink_error *error) {
+    int caught = app_interrupt_caught();
+    bool cancelled = error->status == INK_ERROR_CANCELLED;
+    const char *message = cancelled ? "interrupted; nothing was written" : error->message;
+    fputs(app_colour_allowed(stderr) ? "\033[1minkstone:\033[0m " : "inkstone: ", stderr);
+    app_print_clean(stderr, message);
+    fputc('\n', stderr);
+    if (json)
+        cli_print_json(
+            json_pack("{s:{s:s, s:o}}", "error", "status", ink_status_name(error->status), "message", cli_json_text(message)));
+    if (cancelled && caught) return 128 + caught;
+    return error->status == INK_ERROR_ARGUMENT ? CLI_MISUSED : CLI_FAILED;
+}
+
+ink_status cli_read_stdin(char **text, ink_error *error) {
+    enum { MOST = 1 << 20 };
+    *text = NULL;
+    char *bytes = malloc(MOST + 1);
+    if (!bytes) return app_fail_memory(error, "the prompt");
+    errno = 0;
+    size_t n = fread(bytes, 1, MOST + 1, stdin);
+    ink_status status = INK_OK;
+    if (app_interrupt_caught())
+        status = app_fail(error, INK_ERROR_CANCELLED, "interrupted");
+    else if (ferror(stdin))
+        status = app_fail(error, INK_ERROR_IO, "cannot read standard input: %s", strerror(errno));
+    else if (n > MOST)
+        status = app_fail(error, INK_ERROR_ARGUMENT, "the text on standard input is longer than 1 MiB");
+    else if (memchr(bytes, 0, n))
+        status = app_fail(error, INK_ERROR_ARGUMENT, "the text on standard input holds a zero byte; is it a text?");
+    if (status != INK_OK) {
+        free(bytes);
+        return status;
+    }
+    if (n > 0 && bytes[n - 1] == '\n') n--;
+    bytes[n] = 0;
+    *text = bytes;
+    return INK_OK;
+}
+
+ink_status cli_open_model(cli_engine *engine, const cli_options *options, const char *fallback, ink_precision precision,
+                          ink_error *error) {
+    ink_model_options model_options = {.precision = options->given[CLI_PRECISION] ? options->precision : precision};
+    const char *named = options->given[CLI_MODEL] ? options->given[CLI_MODEL] : fallback;
+    ink_status status = app_model_path(&engine->dir, named, error);
+    if (status == INK_OK) status = ink_model_open(&engine->model, engine->dir, &model_options, error);
+    return status;
+}
+
+ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error) {
+    ink_session_options session_options = {.threads = options->threads, .cpu = cpu};
+    ink_status status = ink_session_create(&engine->session, engine->model, &session_options, error);
+    if (status != INK_OK) return status;
+    app_interrupt_watch(engine->session);
+    app_progress_begin(&engine->progress, stderr, options->given[CLI_QUIET] != NULL);
+    return INK_OK;
+}
+
+void cli_close_engine(cli_engine *engine) {
+    app_interrupt_watch(NULL);
+    ink_session_destroy(&engine->session);
+    ink_model_close(&engine->model);
+    free(engine->dir);
+    engine->dir = NULL;
+}
+
+int cli_show_progress(void *user, const ink_progress *state) {
+    cli_engine *engine = user;
+    app_progress_update(&engine->progress, state);
+    return app_interrupt_caught() != 0;
+}

@@ -1,0 +1,30 @@
+/*
+ * progress.h - how far a run is: one updating line on a terminal, now and then a plain line elsewhere.
+ */
+#ifndef APP_COMMON_PROGRESS_H
+#define APP_COMMON_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "inkstone.h"
+
+typedef struct app_progress {
+    FILE *out;
+    bool quiet;
+    bool live;        /* a terminal that can rewrite its line */
+    bool drawn;       /* the line holds a bar now */
+    double last_draw; /* clock, in seconds */
+    ink_phase last_phase;
+} app_progress;
+
+void app_progress_begin(app_progress *progress, FILE *out, bool quiet);
+void app_progress_update(app_progress *progress, const ink_progress *state);
+
+/* Takes the bar away, so that something else can be printed. */
+void app_progress_clear(app_progress *progress);
+
+/* "load", "text", ... as in records and summaries. Static storage. */
+const char *app_phase_name(ink_phase phase);
+
+#endif

@@ -1,0 +1,200 @@
+/* request_json.c - the record of a request as JSON and as text. */
+#include "common/request_json.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/text_format.h"
+
+/* Of the record's layout. A reader that meets a higher one says so instead of drawing something else. */
+enum { RECORD_FORMAT = 1 };
+
+static const uint64_t largest_exact = (UINT64_C(1) << 53) - 1;
+
+/* ---- names ---- */
+
+char *app_rng_show(char text[64], const ink_request *request) {
+    if (request->rng == INK_RNG_TORCH_CPU)
+        snprintf(text, 64, "torch-cpu");
+    else
+        snprintf(text, 64, "torch-cuda:%" PRId64 "x%" PRId64, request->cuda_sms, request->cuda_threads_per_sm);
+    return text;
+}
+
+/* A count at *text, which moves past it. */
+static bool take_count(const char **text, int64_t *value) {
+    char digits[8] = "";
+    size_t n = strspn(*text, "0123456789");
+    if (n == 0 || n >= sizeof digits) return false;
+    memcpy(digits, *text, n);
+    *text += n;
+    return app_parse_int(digits, value) && *value >= 1;
+}
+
+bool app_rng_parse(const char *text, ink_request *request) {
+    static const char cuda[] = "torch-cuda";
+    ink_request parsed = *request;
+    if (strcmp(text, "torch-cpu") == 0) {
+        request->rng = INK_RNG_TORCH_CPU;
+        return true;
+    }
+    if (strncmp(text, cuda, sizeof cuda - 1) != 0) return false;
+    text += sizeof cuda - 1;
+    if (*text == ':') {
+        text++;
+        if (!take_count(&text, &parsed.cuda_sms)) return false;
+        if (*text == 'x') {
+            text++;
+            if (!take_count(&text, &parsed.cuda_threads_per_sm)) return false;
+        }
+    }
+    if (*text) return false;
+    parsed.rng = INK_RNG_TORCH_CUDA;
+    *request = parsed;
+    return true;
+}
+
+static const char *const noise_names[] = {[INK_NOISE_AUTO] = "auto", [INK_NOISE_F32] = "f32", [INK_NOISE_BF16] = "bf16"};
+static const char *const precision_names[] = {
+    [INK_PRECISION_AUTO] = "auto", [INK_PRECISION_F32] = "f32", [INK_PRECISION_BF16] = "bf16"};
+
+static int find_name(const char *const *names, int n, const char *text) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(names[i], text) == 0) return i;
+    return -1;
+}
+
+const char *app_noise_name(ink_noise_dtype noise) { return noise_names[noise]; }
+
+bool app_noise_parse(const char *text, ink_noise_dtype *noise) {
+    int found = find_name(noise_names, 3, text);
+    if (found >= 0) *noise = (ink_noise_dtype)found;
+    return found >= 0;
+}
+
+bool app_precision_parse(const char *text, ink_precision *precision) {
+    int found = find_name(precision_names, 3, text);
+    if (found >= 0) *precision = (ink_precision)found;
+    return found >= 0;
+}
+
+/* ---- writing ---- */
+
+json_t *app_seed_to_json(uint64_t seed) {
+    char digits[24];
+    if (seed <= largest_exact) return json_integer((json_int_t)seed);
+    snprintf(digits, sizeof digits, "%" PRIu64, seed);
+    return json_string(digits);
+}
+
+char *app_record_to_json(const app_record *record) {
+    const ink_request *request = &record->request;
+    char rng[64];
+    json_t *seed = app_seed_to_json(request->seed);
+    if (!seed) return NULL;
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s*, s:s, s:s?, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT,
+                             "version", record->version, "model", record->model, "precision", record->precision, "cpu", record->cpu,
+                             "prompt", request->prompt, "negative_prompt", request->negative_prompt, "width",
+                             (json_int_t)request->width, "height", (json_int_t)request->height, "steps", (json_int_t)request->steps,
+                             "guidance", request->guidance, "seed", seed, "rng", app_rng_show(rng, request), "noise_dtype",
+                             app_noise_name(request->noise_dtype));
+    if (!root) return NULL;
+    /* ASCII, so that the plain text chunk of PNG, which is Latin-1, holds it. */
+    char *text = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+    json_decref(root);
+    return text;
+}
+
+char *app_record_to_parameters(const app_record *record) {
+    const ink_request *request = &record->request;
+    char rng[64];
+    const char *negative = request->negative_prompt;
+    const char *model = strrchr(record->model, '/');
+    model = model && model[1] ? model + 1 : record->model;
+    return app_format("%s%s%s\nSteps: %" PRId64 ", Sampler: Euler, CFG scale: %g, Seed: %" PRIu64 ", Size: %" PRId64 "x%" PRId64
+                      ", Model: %s, RNG: %s, Version: inkstone %s",
+                      request->prompt, negative ? "\nNegative prompt: " : "", negative ? negative : "", request->steps,
+                      request->guidance, request->seed, request->width, request->height, model, app_rng_show(rng, request),
+                      record->version);
+}
+
+/* ---- reading ---- */
+
+typedef struct reader {
+    const json_t *object;
+    const char *origin;
+    ink_error *error;
+    ink_status status; /* sticky */
+} reader;
+
+static void refuse(reader *from, const char *key, const char *expected) {
+    if (from->status == INK_OK)
+        from->status = app_fail(from->error, INK_ERROR_FORMAT, "%s: the record's \"%s\" is no %s", from->origin, key, expected);
+}
+
+/* Not even an absent string is NULL, unless it is optional: what follows a failure may look at it. */
+static const char *read_string(reader *from, const char *key, bool optional) {
+    const json_t *value = json_object_get(from->object, key);
+    if (json_is_string(value)) return json_string_value(value);
+    if (optional && (!value || json_is_null(value))) return NULL;
+    refuse(from, key, "text");
+    return "";
+}
+
+static int64_t read_int(reader *from, const char *key) {
+    const json_t *value = json_object_get(from->object, key);
+    if (!json_is_integer(value)) refuse(from, key, "whole number");
+    return json_integer_value(value);
+}
+
+static uint64_t read_seed(reader *from) {
+    const json_t *value = json_object_get(from->object, "seed");
+    uint64_t seed = 0;
+    if (json_is_integer(value) && json_integer_value(value) >= 0) return (uint64_t)json_integer_value(value);
+    if (!json_is_string(value) || !app_parse_uint(json_string_value(value), &seed)) refuse(from, "seed", "seed");
+    return seed;
+}
+
+static void read_fields(reader *from, app_record *record) {
+    ink_request *request = &record->request;
+    ink_precision precision;
+    record->version = read_string(from, "version", false);
+    record->model = read_string(from, "model", false);
+    record->precision = read_string(from, "precision", false);
+    record->cpu = read_string(from, "cpu", true);
+    request->prompt = read_string(from, "prompt", false);
+    request->negative_prompt = read_string(from, "negative_prompt", true);
+    request->width = read_int(from, "width");
+    request->height = read_int(from, "height");
+    request->steps = read_int(from, "steps");
+    request->seed = read_seed(from);
+    const json_t *guidance = json_object_get(from->object, "guidance");
+    if (!json_is_number(guidance)) refuse(from, "guidance", "number");
+    request->guidance = json_number_value(guidance);
+    if (!app_rng_parse(read_string(from, "rng", false), request)) refuse(from, "rng", "generator known here");
+    if (!app_noise_parse(read_string(from, "noise_dtype", false), &request->noise_dtype))
+        refuse(from, "noise_dtype", "type known here");
+    if (!app_precision_parse(record->precision, &precision)) refuse(from, "precision", "precision known here");
+}
+
+ink_status app_record_parse(app_record *record, const char *text, size_t size, const char *origin, ink_error *error) {
+    json_error_t problem;
+    *record = (app_record){.owner = json_loadb(text, size, JSON_REJECT_DUPLICATES, &problem)};
+    if (!record->owner) return app_fail(error, INK_ERROR_FORMAT, "%s: the inkstone record is damaged (%s)", origin, problem.text);
+    reader from = {record->owner, origin, error, INK_OK};
+    int64_t format = read_int(&from, "format");
+    if (from.status == INK_OK && format != RECORD_FORMAT)
+        from.status = app_fail(error, INK_ERROR_UNSUPPORTED,
+                               "%s: its record has format %" PRId64 ", and this version of inkstone (%s) reads format %d", origin,
+                               format, ink_version(), RECORD_FORMAT);
+    if (from.status == INK_OK) read_fields(&from, record);
+    if (from.status != INK_OK) app_record_clear(record);
+    return from.status;
+}
+
+void app_record_clear(app_record *record) {
+    json_decref(record->owner);
+    *record = (app_record){0};
+}

@@ -1,0 +1,45 @@
+/*
+ * request_json.h - the record of a request: what a picture carries so that it can be drawn again, as JSON (the "inkstone"
+ * chunk) and as the text that web interfaces show ("parameters"). Also the names of the request's choices.
+ */
+#ifndef APP_COMMON_REQUEST_JSON_H
+#define APP_COMMON_REQUEST_JSON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "common/failure.h"
+
+typedef struct app_record {
+    const char *version;   /* of the program that drew it */
+    const char *model;     /* folder, absolute */
+    const char *precision; /* "f32" or "bf16" */
+    const char *cpu;       /* tier that ran, or NULL */
+    ink_request request;   /* prompt .. noise_dtype; the rest is unset */
+    json_t *owner;         /* keeps the strings of a parsed record alive; NULL in a record made by hand */
+} app_record;
+
+/* One line of pure ASCII JSON, released with free. NULL when memory is out or a string is no UTF-8. */
+char *app_record_to_json(const app_record *record);
+
+/* Foreign text: everything is checked. Release with app_record_clear. Errors: FORMAT, UNSUPPORTED. origin names it in sentences. */
+ink_status app_record_parse(app_record *record, const char *text, size_t size, const char *origin, ink_error *error);
+void app_record_clear(app_record *record);
+
+/* "prompt\nNegative prompt: ...\nSteps: 20, ...". Released with free; NULL when memory is out. */
+char *app_record_to_parameters(const app_record *record);
+
+/* An integer where every JSON reader keeps it exact (below 2^53), else a string of digits. NULL when memory is out. */
+json_t *app_seed_to_json(uint64_t seed);
+
+/* "torch-cpu", "torch-cuda:132x2048". Returns text. */
+char *app_rng_show(char text[64], const ink_request *request);
+
+/* "torch-cpu", "torch-cuda", "torch-cuda:SMS", "torch-cuda:SMSxTHREADS"; what is left out stays as it is in the request. */
+bool app_rng_parse(const char *text, ink_request *request);
+
+const char *app_noise_name(ink_noise_dtype noise);
+bool app_noise_parse(const char *text, ink_noise_dtype *noise);
+bool app_precision_parse(const char *text, ink_precision *precision);
+
+#endif
