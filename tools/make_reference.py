@@ -77,7 +77,9 @@ def load_pipeline(model_dir, dtype=torch.float32, device="cpu"):
 
 
 def draw_noise(pipe, width, height, seed, dtype, rng):
-    """Noise as the pipeline draws it, packed: [1, n_img, 64] in dtype."""
+    """Noise as the pipeline draws it, packed: [1, n_img, 64] in dtype.
+
+    The same seed gives other bf16 noise on the CPU in torch versions before the one in requirements.txt."""
     device = "cuda" if rng == "torch-cuda" else "cpu"
     channels = pipe.transformer.config.in_channels // 4
     rows, columns = 2 * (height // 16), 2 * (width // 16)
@@ -150,9 +152,10 @@ def record(pipe, prompt, negative=None, steps=50, cfg=4.0, width=1024, height=10
     hooks = capture_stages(pipe, stages) if with_stages else []
     pipe.encode_prompt = keep_embeds
     try:
-        image = pipe(prompt=prompt, negative_prompt=negative if use_cfg else None, true_cfg_scale=cfg if use_cfg else 1.0,
-                     width=width, height=height, num_inference_steps=steps, latents=noise, output_type="pt",
-                     callback_on_step_end=keep_latents, max_sequence_length=MAX_PROMPT_ROWS).images
+        image = pipe(prompt=prompt, negative_prompt=negative if use_cfg else None,
+                     true_cfg_scale=cfg if use_cfg else 1.0, width=width, height=height, num_inference_steps=steps,
+                     latents=noise, output_type="pt", callback_on_step_end=keep_latents,
+                     max_sequence_length=MAX_PROMPT_ROWS).images
     finally:
         del pipe.encode_prompt
         for hook in hooks:

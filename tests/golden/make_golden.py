@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Re-create the tiny random checkpoints and the recorded references of this folder.
 
-    make_golden.py [MODEL...]     all models, or only the named ones
-    make_golden.py --check        load every file back and print a table
+    make_golden.py [NAME...]        all, or only the named models; "rng" stands for rng.safetensors
+    make_golden.py --vocabulary DIR tokenizer_cases.json, from the tokenizer/ folder of a Qwen-Image checkpoint
+    make_golden.py --check          load every reference back and print a table
 
 Needs the packages of tools/requirements.txt. Weights come from a generator seeded by model and tensor name, so
 the same versions give the same bytes. README.md says what each model is for.
@@ -14,6 +15,7 @@ import logging
 import re
 import shutil
 import sys
+import unicodedata
 import warnings
 import zlib
 from pathlib import Path
@@ -27,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent / "tools"))
 import make_reference  # noqa: E402
 import qwen_tokenizer  # noqa: E402
+import tokenizer_texts  # noqa: E402
 
 SCHEDULER = {  # as published
     "base_image_seq_len": 256, "base_shift": 0.5, "invert_sigmas": False, "max_image_seq_len": 8192, "max_shift": 0.9,
@@ -37,13 +40,16 @@ SCHEDULER = {  # as published
 WORDS = ["a", "red", "blue", "green", "circle", "square", "on", "with", "cat", "house", "background", "photo",
          "不", "猫", "一只", "🐱"]
 
-LONG_PROMPT = " ".join(f"item {i}: a {c} {s}," for i in range(40) for c, s in
-                       [("red", "circle"), ("blue", "house")][i % 2:] )
+# More tokens than the tokenizer keeps, and far more than the 512 rows that reach the transformer.
+LONG_PROMPT = " ".join(f"item {i}: a {'blue house' if i % 3 else 'red circle'} on {i}," for i in range(120))
 
-# Factors on the init of the tensors whose names match; see init_tensor. The common ones keep latents and pictures in range.
+# Factors on the init of the tensors whose names match. The common ones keep latents and pictures in range.
 COMMON = [(r"^proj_out\.", 0.3), (r"timestep_embedder\.linear_2\.", 0.5), (r"^decoder\.conv_out\.", 0.4)]
 SMALL_TRANSFORMER = [(r"^(img|txt)_in\.", 1e-3), (r"\.(to_out\.0|to_add_out|net\.2)\.", 1e-3),
                      (r"\.(to_[qk]|add_[qk]_proj)\.", 1e-3)]
+# In bf16 the timestep itself is rounded, which turns the fast time frequencies by radians. Trained models hardly use
+# them; without these factors that one rounding would hide every other bf16 error.
+SLOW_TIME = [(r"timestep_embedder\.linear_1\.weight", 1 / (1 + 100 * 10000.0 ** (-(np.arange(256) % 128) / 128)))]
 SMALL_TEXT = [(r"embed_tokens", 1e-3), (r"\.(o_proj|down_proj)\.", 1e-3), (r"language_model\.norm\.", 1e-3)]
 
 # "text" takes the fields of text_config plus mrope_section and rope_theta; form and old_names are explained at
@@ -57,12 +63,14 @@ MODELS = {
                  "intermediate_size": 48, "mrope_section": [1, 1, 2]},
         "vae": {"base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1},
         "form": "nested", "old_names": False, "words": WORDS,
+        "tokenizer_cases": True,
         "references": {
-            "plain": {"prompt": "a red circle on a blue background", "steps": 4, "width": 64, "height": 64, "seed": 42},
+            "plain": {"prompt": "a red circle on a blue background", "steps": 4, "width": 64, "height": 64,
+                      "seed": 42},
             "cfg": {"prompt": "一只猫坐在沙发上，阳光明媚。", "negative": " ", "cfg": 4, "steps": 3, "width": 48,
                     "height": 80, "seed": 2**32 + 7},
-            "empty": {"prompt": "", "negative": "", "cfg": 2.5, "steps": 2, "width": 16, "height": 112, "seed": 0,
-                      "noise_dtype": "bf16"},
+            "empty": {"prompt": "", "negative": "猫 photo", "cfg": 2.5, "steps": 2, "width": 16, "height": 112,
+                      "seed": 0, "noise_dtype": "bf16"},
             "long": {"prompt": LONG_PROMPT, "negative": "\n🐱🚀 blurry", "cfg": 1.5, "steps": 2, "width": 112,
                      "height": 80, "seed": 123456789012345, "with_stages": False},
         },
@@ -72,8 +80,10 @@ MODELS = {
                         "axes_dims_rope": [8, 8, 8], "joint_attention_dim": 56},
         "text": {"hidden_size": 56, "num_hidden_layers": 3, "num_attention_heads": 7, "num_key_value_heads": 1,
                  "intermediate_size": 88, "mrope_section": [2, 1, 1], "vocab_size": 640},
-        "vae": {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2},
-        "form": "both", "old_names": True, "dtype": "bf16", "shard_size": "150KB", "words": WORDS + ["cinematic", "sign"],
+        "vae": {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2},
+        "form": "both", "old_names": True, "dtype": "bf16", "shard_size": "150KB",
+        "words": WORDS + ["cinematic", "sign"],
+        "transformer_factors": SLOW_TIME,
         "references": {
             "plain": {"prompt": "A cat holding a sign that says \"hello {world}\", 4K", "steps": 4, "width": 80,
                       "height": 48, "seed": 1},
@@ -93,6 +103,7 @@ MODELS = {
                  "intermediate_size": 120, "mrope_section": [16, 24, 24]},
         "vae": {"base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
         "form": "nested", "old_names": True, "dtype": "bf16", "words": WORDS,
+        "transformer_factors": SLOW_TIME,
         "references": {
             "plain": {"prompt": "green house", "steps": 3, "width": 112, "height": 80, "seed": 3},
             "bf16": {"prompt": "photo of a house with a green square", "negative": "", "cfg": 5, "steps": 5,
@@ -118,13 +129,16 @@ MODELS = {
         },
     },
     "static-shift": {
-        "transformer": {"num_layers": 5, "num_attention_heads": 3, "attention_head_dim": 20,
+        "transformer": {"num_layers": 5, "num_attention_heads": 2, "attention_head_dim": 20,
                         "axes_dims_rope": [4, 8, 8], "joint_attention_dim": 48},
         "text": {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2,
                  "intermediate_size": 68, "mrope_section": [1, 1, 2], "rope_theta": 1e4},
-        "vae": {"base_dim": 6, "dim_mult": [2, 1, 3, 2], "num_res_blocks": 3, "temperal_downsample": [True, False, True]},
+        "vae": {"base_dim": 6, "dim_mult": [2, 1, 3, 2], "num_res_blocks": 3,
+                "temperal_downsample": [True, False, True]},
         "scheduler": {"use_dynamic_shifting": False, "shift": 3.0, "shift_terminal": 0.1},
         "form": "flat", "old_names": True, "dtype": "bf16", "words": WORDS, "merges": 60,
+        "transformer_factors": SLOW_TIME,
+        "tokenizer_cases": True,
         "references": {
             "plain": {"prompt": "\n\n  cat's  12 不 ", "steps": 8, "width": 64, "height": 16, "seed": 2**32},
             "cfg": {"prompt": "a blue square", "negative": "不", "cfg": 1.01, "steps": 7, "width": 80, "height": 48,
@@ -194,7 +208,8 @@ def build_text_encoder(folder, name, spec, ids, dtype, shard_size):
                  [("image", "<|image_pad|>"), ("video", "<|video_pad|>"), ("vision_start", "<|vision_start|>"),
                   ("vision_end", "<|vision_end|>")]}
     rope = {"rope_type": "default", "rope_theta": theta, "mrope_section": sections}
-    config = transformers.Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision, **token_ids)
+    config = transformers.Qwen2_5_VLConfig(text_config={**text, "rope_parameters": rope}, vision_config=vision,
+                                           **token_ids)
     model = fill(transformers.Qwen2_5_VLForConditionalGeneration(config), name, spec.get("text_factors", []))
     model.to(dtype).save_pretrained(folder, max_shard_size=shard_size, save_original_format=spec["old_names"])
     if spec["form"] == "nested":
@@ -233,7 +248,8 @@ def build_model(name, spec):
     vae.to(dtype).save_pretrained(folder / "vae")
     if spec["form"] == "both":  # the published configs are older than some fields that diffusers now writes
         for part, added, removed in [
-                ("transformer", {"pooled_projection_dim": 768}, ["use_additional_t_cond", "use_layer3d_rope", "zero_cond_t"]),
+                ("transformer", {"pooled_projection_dim": 768},
+                 ["use_additional_t_cond", "use_layer3d_rope", "zero_cond_t"]),
                 ("vae", {}, ["input_channels"])]:
             path = folder / part / "config.json"
             config = json.loads(path.read_text(encoding="utf-8"))
@@ -278,20 +294,53 @@ def record_references(name, spec):
         make_reference.write_safetensors(HERE / name / f"ref_{label}.safetensors", tensors, metadata)
 
 
+def write_tokenizer_cases(tokenizer_dir, path):
+    """Record the ids of many awkward texts, one case a line.
+
+    The installed Qwen2Tokenizer splits at the added tokens first and then normalises the pieces. Earlier versions
+    normalised the whole text first; where that gives other ids they are recorded as slow_ids."""
+    tokenizer = transformers.Qwen2Tokenizer.from_pretrained(tokenizer_dir)
+    lines = []
+    for text in tokenizer_texts.texts():
+        case = {"text": text, "ids": tokenizer(text).input_ids}
+        slow = tokenizer(unicodedata.normalize("NFC", text)).input_ids
+        if slow != case["ids"]:
+            case["slow_ids"] = slow
+        lines.append(json.dumps(case))
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def write_rng_vectors(path):
+    """Record torch.randn on the CPU; the lengths take each of its code paths."""
+    vectors = {}
+    for dtype_name, dtype in make_reference.DTYPES.items():
+        for seed in (0, 42, 2**32 + 7, 123456789012345):
+            for n in (5, 15, 16, 17, 100, 4096):
+                generator = torch.Generator().manual_seed(seed)
+                values = torch.randn(n, generator=generator, dtype=dtype)
+                vectors[f"cpu.{dtype_name}.seed{seed}.n{n}"] = values.float().numpy()
+    make_reference.write_safetensors(path, vectors, {"torch": torch.__version__.partition("+")[0]})
+
+
 def check(names):
-    """Load every reference back, refuse NaN, constant or saturated pictures, and print a table."""
+    """Load every reference back, refuse NaN, constant or saturated pictures, and print a table.
+
+    "guidance" is how far the first unconditional prediction is from the conditional one."""
     from safetensors import safe_open
     print(f"{'reference':28} {'size':>9} {'steps':>5} {'cfg':>4} {'rows':>4} {'|latents|':>9} {'image mean':>10} "
-          f"{'std':>6} {'clipped':>7}")
+          f"{'std':>6} {'clipped':>7} {'guidance':>8}")
     for name in names:
         for path in sorted((HERE / name).glob("ref_*.safetensors")):
             with safe_open(path, "np") as file:
                 info, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}
             image = tensors["image"]
             clipped = float(np.mean((image == 0) | (image == 1)))
+            guidance = "-"
+            if "velocity.uncond" in tensors:
+                guidance = f"{relative_l2(tensors['velocity.uncond'], tensors['velocity.cond']):.3f}"
             print(f"{name + '/' + path.stem[4:]:28} {info['width'] + 'x' + info['height']:>9} {info['steps']:>5} "
                   f"{info['cfg']:>4} {len(tensors['prompt_embeds']):>4} {tensors['latents'][-1].std():9.3f} "
-                  f"{image.mean():10.3f} {image.std():6.3f} {clipped:7.3f}"
+                  f"{image.mean():10.3f} {image.std():6.3f} {clipped:7.3f} {guidance:>8}"
                   + "".join(f"  {k[5:]} {v}" for k, v in sorted(info.items()) if k.startswith("bf16_")))
             if not all(np.isfinite(t).all() for t in tensors.values()):
                 sys.exit(f"{path}: not finite")
@@ -301,20 +350,30 @@ def check(names):
 
 def main():
     parser = argparse.ArgumentParser(description="Re-create the golden checkpoints and references.")
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MODELS) + ", rng")
+    parser.add_argument("--vocabulary", metavar="DIR", help="write tokenizer_cases.json from this tokenizer folder")
     parser.add_argument("--check", action="store_true", help="only load and summarise what is there")
     args = parser.parse_args()
-    names = args.models or list(MODELS)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore", FutureWarning)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+
+    names = args.names or [*MODELS, "rng"]
+    models = [name for name in names if name != "rng"]
+    if args.vocabulary:
+        write_tokenizer_cases(args.vocabulary, HERE / "tokenizer_cases.json")
+        return
     if not args.check:
-        for name in names:
+        for name in models:
             build_model(name, MODELS[name])
             record_references(name, MODELS[name])
-    check(names)
+            if MODELS[name].get("tokenizer_cases"):
+                write_tokenizer_cases(HERE / name / "tokenizer", HERE / name / "tokenizer_cases.json")
+        if "rng" in names:
+            write_rng_vectors(HERE / "rng.safetensors")
+    check(models)
 
 
 if __name__ == "__main__":
