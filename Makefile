@@ -16,7 +16,7 @@ demo: build ## Draw demo.png with the model that comes along
 	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o demo.png
 
 test: build ## Run all tests
-	ctest --test-dir $(BUILD) --output-on-failure --parallel $(JOBS)
+	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
 bench: build ## Time the phases of drawing one picture with the model that comes along
 	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o $(BUILD)/bench.png
