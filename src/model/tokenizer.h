@@ -14,10 +14,25 @@ typedef struct ink_tokenizer ink_tokenizer;
 /*
  * Reads folder/{vocab.json, merges.txt} and the added tokens of folder/tokenizer_config.json (added_tokens_decoder) and
  * folder/added_tokens.json, whichever are there. Errors: IO (a file is missing), FORMAT (damaged, ids repeated or out of
- * range, a merge whose parts or result are not in the vocabulary, a byte without a token), MEMORY.
+ * range, a merge whose parts or result are not in the vocabulary, a byte without a token), UNSUPPORTED (an added token that
+ * takes the white space around it, or matches whole words only), MEMORY.
  */
 ink_status ink_tokenizer_open(ink_tokenizer **tokenizer, const char *folder, ink_error *error);
 void ink_tokenizer_close(ink_tokenizer **tokenizer);
+
+/* The content of one file, borrowed. data NULL: there is no such file. */
+typedef struct ink_tokenizer_file {
+    const char *data;
+    size_t n_bytes;
+} ink_tokenizer_file;
+
+typedef struct ink_tokenizer_files {
+    const char *folder; /* names the place in sentences */
+    ink_tokenizer_file vocab, merges, config, added_tokens;
+} ink_tokenizer_files;
+
+/* What ink_tokenizer_open does with the files it has read; config and added_tokens may be absent. */
+ink_status ink_tokenizer_parse(ink_tokenizer **tokenizer, const ink_tokenizer_files *files, ink_error *error);
 
 /*
  * Encodes text[0..n_bytes): NFC, added tokens (longest match first), pre-tokens, merges. *ids is allocated; release with
