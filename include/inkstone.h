@@ -135,14 +135,15 @@ INK_API void ink_report_destroy(ink_report **report);
 /* ---- request --------------------------------------------------------------------------------------------------- */
 
 typedef enum ink_rng {
-    INK_RNG_TORCH_CPU = 0, /* torch.Generator("cpu"): mt19937 */
-    INK_RNG_TORCH_CUDA     /* torch.Generator("cuda"): Philox 4x32-10, depends on the GPU for large pictures */
+    INK_RNG_TORCH_CPU = 0,  /* torch.Generator("cpu"): mt19937 */
+    INK_RNG_TORCH_CPU_2_13, /* the same as newer torch draws bf16 with it: the f32 sample, rounded */
+    INK_RNG_TORCH_CUDA      /* torch.Generator("cuda"): Philox 4x32-10, depends on the GPU for large pictures */
 } ink_rng;
 
 typedef enum ink_noise_dtype {
     INK_NOISE_AUTO = 0, /* the model's precision, as the reference does */
     INK_NOISE_F32,
-    INK_NOISE_BF16 /* with INK_RNG_TORCH_CPU another sample than f32, not its rounding */
+    INK_NOISE_BF16 /* with INK_RNG_TORCH_CPU, as torch up to 2.11 draws it, another sample than f32, not its rounding */
 } ink_noise_dtype;
 
 typedef enum ink_phase {
@@ -182,6 +183,14 @@ typedef struct ink_request {
 
 /* Fills *request with the model's defaults (and seed 0, no prompt). Strings point into the model. */
 INK_API void ink_request_init(ink_request *request, const ink_model *model);
+
+/*
+ * The spelling of a generator: "torch-cpu", "torch-cpu-2.13", "torch-cuda" (132 multiprocessors of 2048 threads),
+ * "torch-cuda:128" or "torch-cuda:128x1536". Sets rng, cuda_sms and cuda_threads_per_sm. Errors: ARGUMENT.
+ */
+INK_API ink_status ink_request_set_rng(ink_request *request, const char *text, ink_error *error);
+/* The same back, at most 40 bytes with the final zero. */
+INK_API void ink_request_get_rng(const ink_request *request, char *text, size_t size);
 
 /* Checks a request without doing any work. Errors: ARGUMENT. */
 INK_API ink_status ink_request_check(const ink_request *request, const ink_model *model, ink_error *error);

@@ -327,6 +327,7 @@ static void *take(ink_binder *binder, const ink_tensor_info *info, ink_dtype dty
     void *block = NULL;
     bool fits = ink_mul_fits(n, (int64_t)ink_dtype_size(dtype), &size);
     if (fits) binder->stored_bytes += size;
+    if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
     if (fits && binder->mode != INK_BIND_LOAD) return NULL;
     if (fits) block = store_take(binder->store, (size_t)size);
     if (!block)
@@ -349,7 +350,13 @@ static const void *bind_elements(ink_binder *binder, const ink_tensor_info *info
     return block;
 }
 
+static void report_loaded(ink_binder *binder) {
+    if (binder->status == INK_OK && binder->mode == INK_BIND_LOAD && binder->loaded)
+        binder->status = binder->loaded(binder->loaded_user, binder);
+}
+
 void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char *format, ...) {
+    *dst = ink_view(NULL, 1, n);
     va_list arguments;
     va_start(arguments, format);
     const ink_tensor_info *info = look_up(binder, format, arguments);
@@ -363,15 +370,18 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
     }
     const void *data = bind_elements(binder, info, INK_F32);
     /* Tensors of activations can be written, hence the type; a bound one never is. */
-    if (binder->mode == INK_BIND_LOAD && data) *dst = ink_view((float *)(uintptr_t)data, 1, n);
+    if (binder->mode == INK_BIND_LOAD) dst->data = (float *)(uintptr_t)data;
+    report_loaded(binder);
 }
 
-static void bind_plain(ink_binder *binder, ink_weight *dst, const ink_tensor_info *info, int64_t rows, int64_t cols) {
+static void bind_plain(ink_binder *binder, ink_weight *dst, const ink_tensor_info *info) {
     const void *data = bind_elements(binder, info, binder->matrix_dtype);
-    if (binder->mode == INK_BIND_LOAD && data) *dst = (ink_weight){binder->matrix_dtype, data, rows, cols};
+    if (binder->mode == INK_BIND_LOAD) dst->data = data;
+    report_loaded(binder);
 }
 
 void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...) {
+    *dst = (ink_weight){binder->matrix_dtype, NULL, rows, cols};
     va_list arguments;
     va_start(arguments, format);
     const ink_tensor_info *info = look_up(binder, format, arguments);
@@ -383,7 +393,7 @@ void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t 
         fail_shape(binder, info, expected);
         return;
     }
-    bind_plain(binder, dst, info, rows, cols);
+    bind_plain(binder, dst, info);
 }
 
 /* dst [out][k * k][in] from src [out][in][kt][k * k], its last kt; `area` holds k * k elements of dst's type. */
@@ -410,6 +420,7 @@ static bool is_conv(const ink_tensor_info *info, int64_t out, int64_t in, int64_
 }
 
 void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...) {
+    *dst = (ink_weight){binder->matrix_dtype, NULL, out, k * k * in};
     va_list arguments;
     va_start(arguments, format);
     const ink_tensor_info *info = look_up(binder, format, arguments);
@@ -425,7 +436,7 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
     }
     int64_t kt = info->n_dims == 5 ? info->shape[2] : 1, kk = k * k;
     if (kk == 1 && kt == 1) {
-        bind_plain(binder, dst, info, out, in);
+        bind_plain(binder, dst, info);
         return;
     }
     void *block = take(binder, info, binder->matrix_dtype, info->n_elements / kt);
@@ -439,7 +450,8 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
     repack(block, binder->matrix_dtype, info, kt, kk, area);
     ink_free(area);
     ink_mapfile_drop(info->data, info->n_bytes);
-    *dst = (ink_weight){binder->matrix_dtype, block, out, kk * in};
+    dst->data = block;
+    report_loaded(binder);
 }
 
 void ink_bind_ignore(ink_binder *binder, const char *prefix) {

@@ -50,8 +50,8 @@ const char *ink_weights_origin(const ink_weights *weights);
 
 /*
  * Binding: a model names each tensor that it needs, with its shape, once, in one function that serves three ends.
- *   INK_BIND_CHECK   looks names, shapes and dtypes up in the headers and counts bytes; touches no data
- *   INK_BIND_LOAD    also fills the ink_weight / ink_tensor
+ *   INK_BIND_CHECK   looks names, shapes and dtypes up in the headers and counts bytes; what it fills has no data: for a dry run
+ *   INK_BIND_LOAD    fills with data
  *   INK_BIND_REPORT  as CHECK, but goes on after a missing tensor and collects its name
  * Sticky: after a failure further calls do nothing; look at `status` once at the end.
  */
@@ -66,8 +66,12 @@ typedef struct ink_binder {
     ink_status status;
     int64_t mapped_bytes; /* used in place */
     int64_t stored_bytes; /* converted, or to be converted */
-    bool *used;           /* [count] or NULL: marks tensors that were asked for */
-    char **missing;       /* INK_BIND_REPORT: owned names */
+    int64_t peak_bytes;   /* the most that stored_bytes ever was */
+    /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
+    ink_status (*loaded)(void *user, const struct ink_binder *binder);
+    void *loaded_user;
+    bool *used;     /* [count] or NULL: marks tensors that were asked for */
+    char **missing; /* INK_BIND_REPORT: owned names */
     size_t n_missing, missing_capacity;
 } ink_binder;
 

@@ -1,0 +1,114 @@
+/*
+ * api.c - the public functions that create, destroy and run: argument checks, then the pipeline. Functions that belong to one
+ * part of the library (ink_model_open, ink_request_init, ink_inspect, ...) are defined there.
+ */
+#include <string.h>
+
+#include "base/env.h"
+#include "base/memory.h"
+#include "inkstone.h"
+#include "model/tokenizer.h"
+#include "pipeline/generate.h"
+#include "pipeline/request.h"
+
+#define TEXT(x) #x
+#define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
+
+const char *ink_version(void) { return VERSION_TEXT(INK_VERSION_MAJOR, INK_VERSION_MINOR, INK_VERSION_PATCH); }
+
+ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t *n_ids, ink_error *error) {
+    ink_error_clear(error);
+    *ids = NULL;
+    *n_ids = 0;
+    char *folder = ink_format("%s/tokenizer", dir);
+    if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    ink_tokenizer *tokenizer;
+    ink_status status = ink_tokenizer_open(&tokenizer, folder, error);
+    ink_free(folder);
+    if (status != INK_OK) return status;
+    status = ink_tokenizer_encode(tokenizer, text, strlen(text), ids, n_ids, error);
+    ink_tokenizer_close(&tokenizer);
+    return status;
+}
+
+ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
+    ink_status status = ink_request_check(request, model, error);
+    return status == INK_OK ? ink_generate_plan(plan, model, request, error) : status;
+}
+
+/* ---- session ------------------------------------------------------------------------------------------------------- */
+
+enum { MAX_THREADS = 1024 };
+
+static ink_status open_session(ink_session *session, const ink_session_options *options, ink_error *error) {
+    int64_t n = options ? options->threads : 0;
+    if (n < 0 || n > MAX_THREADS)
+        return ink_fail(error, INK_ERROR_ARGUMENT, "%lld threads are out of range: expected 1 to %d, or 0 for one per core",
+                        (long long)n, MAX_THREADS);
+    session->threads = ink_threads_create(n == 0 ? ink_threads_available() : n);
+    if (!session->threads) return ink_fail(error, INK_ERROR_MEMORY, "%lld threads cannot be created", (long long)n);
+
+    const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
+    if (!ink_device_open(&session->device, tier, session->threads, &why))
+        return ink_fail(error, INK_ERROR_ARGUMENT, "CPU tier \"%s\": %s", tier, why);
+    if (!ink_device_open(&session->definition, "ref", session->threads, &why))
+        return ink_fail(error, INK_ERROR_INTERNAL, "CPU tier \"ref\": %s", why);
+    session->check = ink_env("INK_CHECK") != NULL;
+    session->poison = ink_env("INK_POISON") != NULL;
+    const char *trace = ink_env("INK_TRACE");
+    if (trace && !(session->trace = fopen(trace, "w")))
+        return ink_fail(error, INK_ERROR_IO, "INK_TRACE: %s cannot be written", trace);
+    return INK_OK;
+}
+
+ink_status ink_session_create(ink_session **session, ink_model *model, const ink_session_options *options, ink_error *error) {
+    ink_error_clear(error);
+    *session = ink_alloc(sizeof **session);
+    if (!*session) return ink_fail(error, INK_ERROR_MEMORY, "no memory for a session");
+    (*session)->model = model;
+    ink_status status = open_session(*session, options, error);
+    if (status != INK_OK) ink_session_destroy(session);
+    return status;
+}
+
+void ink_session_destroy(ink_session **session) {
+    if (!*session) return;
+    ink_threads_destroy((*session)->threads);
+    if ((*session)->trace) fclose((*session)->trace);
+    ink_free(*session);
+    *session = NULL;
+}
+
+void ink_session_cancel(ink_session *session) { atomic_store(&session->cancel, 1); }
+
+void ink_session_stats(ink_stats *stats, const ink_session *session) { *stats = session->stats; }
+
+ink_status ink_generate(ink_session *session, const ink_request *request, ink_image **image, ink_error *error) {
+    *image = NULL;
+    ink_status status = ink_request_check(request, session->model, error);
+    if (status != INK_OK) return status;
+    ink_stages stages = {0};
+    status = ink_generate_run(session, request, image, request->dump_path ? &stages : NULL, error);
+    if (status == INK_OK && request->dump_path) {
+        ink_request resolved = ink_request_resolved(request, session->model);
+        status = ink_stages_write(&stages, request->dump_path, &resolved, ink_request_guided(request), error);
+        if (status != INK_OK) ink_image_destroy(image);
+    }
+    ink_stages_release(&stages);
+    return status;
+}
+
+/* ---- image ----------------------------------------------------------------------------------------------------------- */
+
+int64_t ink_image_width(const ink_image *image) { return image->width; }
+
+int64_t ink_image_height(const ink_image *image) { return image->height; }
+
+const uint8_t *ink_image_pixels(const ink_image *image) { return image->pixels; }
+
+void ink_image_destroy(ink_image **image) {
+    if (!*image) return;
+    ink_free((*image)->pixels);
+    ink_free(*image);
+    *image = NULL;
+}

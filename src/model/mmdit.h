@@ -1,0 +1,63 @@
+/*
+ * mmdit.h - the diffusion transformer: latents, a time and text states to a velocity.
+ * Source: diffusers, transformer_qwenimage.py, QwenImageTransformer2DModel.
+ *
+ * Two streams, text and image, each with weights of its own, meet in every attention. All tokens live in one buffer, text first.
+ *
+ * What depends on the time alone, the modulation (shift, scale and gate of every block), is computed for all steps at once, before
+ * the first: ink_mmdit_modulate. Its weights, a third of the model, are loaded block by block for that and then released.
+ */
+#ifndef INK_MODEL_MMDIT_H
+#define INK_MODEL_MMDIT_H
+
+#include "model/config.h"
+#include "ops/ops.h"
+
+/* The weights of one stream in one block. */
+typedef struct ink_mmdit_stream {
+    ink_weight q, k, v, out, mlp_up, mlp_down;
+    ink_tensor q_bias, k_bias, v_bias, out_bias, mlp_up_bias, mlp_down_bias;
+    ink_tensor q_norm, k_norm; /* [1, head_dim] */
+} ink_mmdit_stream;
+
+typedef struct ink_mmdit_block {
+    ink_mmdit_stream txt, img;
+} ink_mmdit_block;
+
+typedef struct ink_mmdit {
+    const ink_mmdit_config *config; /* borrowed */
+    ink_weight img_in, txt_in, proj_out;
+    ink_tensor img_in_bias, txt_in_bias, proj_out_bias, txt_norm;
+    ink_mmdit_block *blocks; /* owned */
+} ink_mmdit;
+
+/* Names every tensor but the modulation's to the binder, whose status tells how it went. Release in any case. */
+void ink_mmdit_bind(ink_mmdit *mmdit, const ink_mmdit_config *config, ink_binder *binder);
+void ink_mmdit_release(ink_mmdit *mmdit);
+
+/* Modulation vectors of all steps. */
+typedef struct ink_modulation {
+    int64_t n_steps;
+    ink_tensor blocks; /* [n_layers * 2 * n_steps, 6 dim]: for block, stream (text, image), step: shift, scale, gate, twice */
+    ink_tensor out;    /* [n_steps, 2 dim]: scale, shift */
+} ink_modulation;
+
+/* Room for it in the context's arena. */
+ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, int64_t n_steps);
+
+/*
+ * Fills modulation for the times [1, n_steps] (sigma as the scheduler hands it to the model, 0..1). Binds the weights one by one
+ * with the binder's weights and mode and releases each after use; the binder's store must be empty, and its counts grow by the
+ * largest weight held at once.
+ */
+void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *binder, ink_tensor times,
+                        const ink_modulation *modulation);
+
+/*
+ * velocity [n_img, in_channels] at one step. latents [n_img, in_channels]; text [n_txt, joint_dim] are the encoder's states;
+ * cos, sin [n_txt + n_img, head_dim / 2] from ink_rope_joint.
+ */
+void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *mmdit, ink_tensor velocity, ink_tensor latents, ink_tensor text, ink_tensor cos,
+                       ink_tensor sin, const ink_modulation *modulation, int64_t step);
+
+#endif

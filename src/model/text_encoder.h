@@ -1,0 +1,36 @@
+/*
+ * text_encoder.h - the language tower of Qwen2.5-VL: token ids to hidden states.
+ * Source: transformers, modeling_qwen2_5_vl.py, Qwen2_5_VLTextModel.
+ */
+#ifndef INK_MODEL_TEXT_ENCODER_H
+#define INK_MODEL_TEXT_ENCODER_H
+
+#include "model/config.h"
+#include "ops/ops.h"
+
+typedef struct ink_text_layer {
+    ink_tensor input_norm, post_attention_norm; /* [1, hidden] */
+    ink_weight q, k, v, o;
+    ink_tensor q_bias, k_bias, v_bias;
+    ink_weight gate, up, down;
+} ink_text_layer;
+
+typedef struct ink_text_encoder {
+    const ink_text_encoder_config *config; /* borrowed */
+    ink_weight embed_tokens;               /* [vocab, hidden] */
+    ink_text_layer *layers;                /* owned */
+    ink_tensor norm;
+} ink_text_encoder;
+
+/* Pairs of old and new prefix under which newer files store the same tensors; for ink_weights_open. */
+extern const char *const ink_text_encoder_renames[];
+
+/* Names every tensor of the tower to the binder, whose status tells how it went. Release in any case. */
+void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_config *config, ink_binder *binder);
+void ink_text_encoder_release(ink_text_encoder *encoder);
+
+/* states [n, hidden] = the last hidden states, after the final norm, of ids [n]. cos, sin [n, head_dim / 2] from ink_rope_text. */
+void ink_text_encoder_forward(ink_ctx *c, const ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
+                              ink_tensor sin);
+
+#endif

@@ -1,0 +1,390 @@
+/*
+ * generate.c - from prompt to picture, straight through: encode_prompts, prepare, denoise, decode.
+ *
+ * The run is written once and executed twice. Dry, with headers for weights and an arena that only counts, it tells how much
+ * memory a request needs; then in earnest, in an arena of exactly that size. A component's weights are held while it works.
+ */
+#include "pipeline/generate.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/system.h"
+#include "model/mmdit.h"
+#include "model/rope.h"
+#include "model/text_encoder.h"
+#include "model/vae.h"
+#include "pipeline/latents.h"
+#include "pipeline/prompt.h"
+#include "pipeline/request.h"
+#include "pipeline/scheduler.h"
+
+/* One prompt on its way: its tokens, then its text states and the angles of its positions beside the picture's. */
+typedef struct side {
+    ink_prompt prompt;
+    ink_tensor states;   /* [n - drop, hidden] */
+    ink_tensor cos, sin; /* [n - drop + n_img, head_dim / 2] */
+    ink_tensor velocity; /* [n_img, channels] */
+} side;
+
+typedef struct run {
+    ink_session *session; /* NULL in a dry run */
+    const ink_model *model;
+    ink_request request; /* resolved */
+    ink_memory_plan *plan;
+    ink_stages *stages; /* or NULL */
+    ink_error *error;
+    ink_ctx ctx;
+    ink_arena arena;
+    ink_store store; /* weights of the component at work */
+    side sides[2];   /* the prompt; with guidance, the negative prompt */
+    int n_sides;
+    int64_t latent_height, latent_width, n_img; /* in latent pixels; in tokens */
+    ink_tensor latents;                         /* [n_img, channels] */
+    float *sigmas;                              /* owned: [steps + 1] */
+    ink_modulation modulation;
+    ink_tensor pixels; /* [height * width, 3] */
+    double phase_began;
+} run;
+
+static bool is_dry(const run *r) { return !r->session; }
+
+static bool failed(const run *r) { return r->ctx.status != INK_OK; }
+
+static void fail_memory(run *r, const char *what) {
+    if (!failed(r)) r->ctx.status = ink_fail(r->error, INK_ERROR_MEMORY, "no memory for the %s", what);
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------------------ */
+
+static void report(run *r, ink_phase phase, int64_t done, int64_t total) {
+    if (is_dry(r) || failed(r) || !r->request.progress) return;
+    ink_progress progress = {.phase = phase, .done = done, .total = total, .phase_seconds = ink_seconds() - r->phase_began};
+    if (r->request.progress(r->request.progress_user, &progress) != 0)
+        r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+}
+
+static void begin_phase(run *r, ink_phase phase, int64_t total) {
+    r->phase_began = ink_seconds();
+    report(r, phase, 0, total);
+}
+
+static void end_phase(run *r, ink_phase phase) {
+    if (!is_dry(r)) r->session->stats.phase_seconds[phase] += ink_seconds() - r->phase_began;
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+static ink_status tensor_loaded(void *user, const ink_binder *binder) {
+    run *r = user;
+    if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+    report(r, INK_PHASE_LOAD, binder->mapped_bytes + binder->stored_bytes, r->plan->mapped_bytes + r->plan->weight_bytes);
+    return r->ctx.status;
+}
+
+static ink_binder binder_of(run *r, ink_component component) {
+    return (ink_binder){.weights = r->model->weights[component],
+                        .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
+                        .matrix_dtype = r->model->matrix_dtype,
+                        .store = &r->store,
+                        .error = r->error,
+                        .loaded = is_dry(r) ? NULL : tensor_loaded,
+                        .loaded_user = r};
+}
+
+/* Takes over how the binding went, and counts what it holds. */
+static void bound(run *r, const ink_binder *binder) {
+    if (!failed(r)) r->ctx.status = binder->status;
+    if (!is_dry(r)) return;
+    if (binder->peak_bytes > r->plan->weight_bytes) r->plan->weight_bytes = binder->peak_bytes;
+    if (binder->mapped_bytes > r->plan->mapped_bytes) r->plan->mapped_bytes = binder->mapped_bytes;
+}
+
+/* ---- the story ------------------------------------------------------------------------------------------------------ */
+
+static void tokenize(run *r) {
+    const char *texts[2] = {r->request.prompt, r->request.negative_prompt};
+    const char *names[2] = {"prompt", "negative prompt"};
+    r->n_sides = ink_request_guided(&r->request) ? 2 : 1;
+    for (int i = 0; i < r->n_sides && !failed(r); i++)
+        r->ctx.status = ink_prompt_encode(&r->sides[i].prompt, r->model->tokenizer, texts[i], names[i], r->error);
+}
+
+/* Fills sides[i].states. */
+static void encode_side(run *r, const ink_text_encoder *encoder, side *s) {
+    const ink_text_encoder_config *config = encoder->config;
+    ink_tensor all = ink_scratch(&r->ctx, s->prompt.n, config->hidden_size);
+    size_t mark = ink_arena_mark(&r->arena);
+    ink_tensor cos = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2),
+               sin = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2);
+    if (!is_dry(r) && !failed(r)) ink_rope_text(cos, sin, config->rope_theta);
+    ink_text_encoder_forward(&r->ctx, encoder, all, s->prompt.ids, cos, sin);
+    ink_arena_release(&r->arena, mark);
+    s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
+}
+
+static void encode_prompts(run *r) {
+    ink_text_encoder encoder;
+    ink_binder binder = binder_of(r, INK_TEXT_ENCODER);
+    begin_phase(r, INK_PHASE_LOAD, 1);
+    ink_text_encoder_bind(&encoder, &r->model->config.text_encoder, &binder);
+    bound(r, &binder);
+    end_phase(r, INK_PHASE_LOAD);
+
+    begin_phase(r, INK_PHASE_TEXT, r->n_sides);
+    for (int i = 0; i < r->n_sides && !failed(r); i++) {
+        encode_side(r, &encoder, &r->sides[i]);
+        report(r, INK_PHASE_TEXT, i + 1, r->n_sides);
+    }
+    ink_text_encoder_release(&encoder);
+    ink_store_release(&r->store);
+    end_phase(r, INK_PHASE_TEXT);
+}
+
+/* What does not change over the steps: sigmas, modulation, positions. */
+static void prepare(run *r) {
+    const ink_config *config = &r->model->config;
+    int64_t n_steps = r->request.steps, patch = config->mmdit.patch_size;
+    ink_ctx *c = &r->ctx;
+    begin_phase(r, INK_PHASE_PREPARE, 1);
+    r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
+    if (!r->sigmas) fail_memory(r, "schedule");
+    r->modulation = ink_modulation_take(c, &config->mmdit, n_steps);
+    for (int i = 0; i < r->n_sides; i++) {
+        side *s = &r->sides[i];
+        s->velocity = ink_scratch(c, r->n_img, config->mmdit.in_channels);
+        s->cos = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
+        s->sin = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
+        if (!is_dry(r) && !failed(r))
+            ink_rope_joint(s->cos, s->sin, config->mmdit.rope_axes, s->states.rows, r->latent_height / patch,
+                           r->latent_width / patch);
+    }
+    if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &config->scheduler, n_steps, r->n_img);
+
+    size_t mark = ink_arena_mark(&r->arena);
+    ink_tensor times = ink_scratch(c, 1, n_steps);
+    if (!is_dry(r) && !failed(r)) ink_scheduler_times(times.data, &config->scheduler, r->sigmas, n_steps);
+    ink_binder binder = binder_of(r, INK_TRANSFORMER);
+    binder.loaded = NULL;
+    ink_mmdit_modulate(c, &config->mmdit, &binder, times, &r->modulation);
+    bound(r, &binder);
+    ink_arena_release(&r->arena, mark);
+    report(r, INK_PHASE_PREPARE, 1, 1);
+    end_phase(r, INK_PHASE_PREPARE);
+}
+
+static void denoise_step(run *r, const ink_mmdit *mmdit, int64_t step) {
+    ink_ctx *c = &r->ctx;
+    for (int i = 0; i < r->n_sides; i++) {
+        const side *s = &r->sides[i];
+        ink_mmdit_forward(c, mmdit, s->velocity, r->latents, s->states, s->cos, s->sin, &r->modulation, step);
+    }
+    ink_tensor velocity = r->sides[0].velocity;
+    if (r->n_sides == 2) ink_cfg_combine(c, velocity, velocity, r->sides[1].velocity, (float)r->request.guidance);
+    ink_euler_step(c, r->latents, velocity, failed(r) ? 0 : r->sigmas[step + 1] - r->sigmas[step]);
+}
+
+static void denoise(run *r) {
+    const ink_mmdit_config *config = &r->model->config.mmdit;
+    int64_t n_steps = r->request.steps;
+    ink_mmdit mmdit;
+    ink_binder binder = binder_of(r, INK_TRANSFORMER);
+    begin_phase(r, INK_PHASE_LOAD, 1);
+    ink_mmdit_bind(&mmdit, config, &binder);
+    bound(r, &binder);
+    end_phase(r, INK_PHASE_LOAD);
+
+    begin_phase(r, INK_PHASE_DENOISE, n_steps);
+    ink_stage *kept = r->stages ? &r->stages->stage[INK_STAGE_LATENTS] : NULL;
+    /* One step tells a dry run what all of them need. */
+    for (int64_t step = 0; step < (is_dry(r) ? 1 : n_steps) && !failed(r); step++) {
+        denoise_step(r, &mmdit, step);
+        int64_t n = r->n_img * config->in_channels;
+        if (kept && !failed(r)) memcpy(kept->data + step * n, r->latents.data, (size_t)n * sizeof(float));
+        report(r, INK_PHASE_DENOISE, step + 1, n_steps);
+    }
+    ink_mmdit_release(&mmdit);
+    ink_store_release(&r->store);
+    end_phase(r, INK_PHASE_DENOISE);
+}
+
+/* Fills pixels. */
+static void decode(run *r) {
+    const ink_vae_config *config = &r->model->config.vae;
+    ink_ctx *c = &r->ctx;
+    /* Some thousand pointers: too large for the stack of a caller's thread, and weights are not of the arena. */
+    ink_vae_decoder *decoder = ink_alloc(sizeof *decoder);
+    if (!decoder) {
+        fail_memory(r, "decoder");
+        return;
+    }
+    ink_binder binder = binder_of(r, INK_VAE);
+    begin_phase(r, INK_PHASE_LOAD, 1);
+    ink_vae_decoder_bind(decoder, config, &binder);
+    bound(r, &binder);
+    end_phase(r, INK_PHASE_LOAD);
+
+    begin_phase(r, INK_PHASE_DECODE, 1);
+    r->pixels = ink_scratch(c, r->request.height * r->request.width, 3);
+    size_t mark = ink_arena_mark(&r->arena);
+    ink_tensor grid = ink_scratch(c, r->latent_height * r->latent_width, config->z_dim);
+    ink_tensor mean = ink_scratch(c, 1, config->z_dim), std = ink_scratch(c, 1, config->z_dim);
+    for (int64_t i = 0; i < config->z_dim && !is_dry(r) && !failed(r); i++) {
+        mean.data[i] = (float)config->latents_mean[i];
+        /* The reference divides by a rounded reciprocal; so do we, by multiplying with its reciprocal. */
+        std.data[i] = 1.0f / (1.0f / (float)config->latents_std[i]);
+    }
+    ink_unpatchify(c, grid, r->latents, mean, std, r->latent_height, r->latent_width, r->model->config.mmdit.patch_size);
+    ink_vae_decode(c, decoder, r->pixels, grid, r->latent_height, r->latent_width);
+    ink_arena_release(&r->arena, mark);
+    ink_store_release(&r->store);
+    ink_free(decoder);
+    report(r, INK_PHASE_DECODE, 1, 1);
+    end_phase(r, INK_PHASE_DECODE);
+}
+
+/* -1..1 to 0..1. */
+static float shade(float pixel) {
+    float clamped = pixel < -1.0f ? -1.0f : pixel > 1.0f ? 1.0f : pixel;
+    return clamped * 0.5f + 0.5f;
+}
+
+static ink_image *make_image(run *r) {
+    int64_t n = r->request.width * r->request.height * 3;
+    ink_image *image = ink_alloc(sizeof *image);
+    if (image) image->pixels = ink_alloc((size_t)n);
+    if (!image || !image->pixels) {
+        fail_memory(r, "picture");
+        ink_image_destroy(&image);
+        return NULL;
+    }
+    image->width = r->request.width;
+    image->height = r->request.height;
+    /* NaN has no shade; it shows as black. */
+    for (int64_t i = 0; i < n; i++) {
+        float value = shade(r->pixels.data[i]);
+        image->pixels[i] = value != value ? 0 : (uint8_t)lrintf(value * 255.0f);
+    }
+    return image;
+}
+
+/* ---- stages --------------------------------------------------------------------------------------------------------- */
+
+static void keep(run *r, bool kept) {
+    if (!kept) fail_memory(r, "stages to compare");
+}
+
+static void keep_start(run *r) {
+    if (!r->stages || failed(r)) return;
+    keep(r, ink_stages_copy(r->stages, INK_STAGE_PROMPT_EMBEDS, r->sides[0].states));
+    if (r->n_sides == 2) keep(r, ink_stages_copy(r->stages, INK_STAGE_NEGATIVE_EMBEDS, r->sides[1].states));
+    keep(r, ink_stages_copy(r->stages, INK_STAGE_NOISE, r->latents));
+    keep(r, ink_stages_take(r->stages, INK_STAGE_SIGMAS, 1, (const int64_t[]){r->request.steps + 1}));
+    keep(r,
+         ink_stages_take(r->stages, INK_STAGE_LATENTS, 3, (const int64_t[]){r->request.steps, r->latents.rows, r->latents.cols}));
+    if (!failed(r)) memcpy(r->stages->stage[INK_STAGE_SIGMAS].data, r->sigmas, (size_t)(r->request.steps + 1) * sizeof *r->sigmas);
+}
+
+static void keep_image(run *r) {
+    if (!r->stages || failed(r)) return;
+    keep(r, ink_stages_take(r->stages, INK_STAGE_IMAGE, 3, (const int64_t[]){r->request.height, r->request.width, 3}));
+    int64_t n = r->request.height * r->request.width * 3;
+    for (int64_t i = 0; i < n && !failed(r); i++) r->stages->stage[INK_STAGE_IMAGE].data[i] = shade(r->pixels.data[i]);
+}
+
+/* ---- running it ------------------------------------------------------------------------------------------------------ */
+
+static void draw_noise(run *r) {
+    const ink_config *config = &r->model->config;
+    r->latent_height = r->request.height / config->vae.scale;
+    r->latent_width = r->request.width / config->vae.scale;
+    r->n_img = r->latent_height / config->mmdit.patch_size * (r->latent_width / config->mmdit.patch_size);
+    r->latents = ink_scratch(&r->ctx, r->n_img, config->mmdit.in_channels);
+    size_t mark = ink_arena_mark(&r->arena);
+    ink_tensor sample = ink_scratch(&r->ctx, 1, r->n_img * config->mmdit.in_channels);
+    if (!is_dry(r) && !failed(r))
+        ink_latents_noise(r->latents, sample.data, &r->request, config->vae.z_dim, r->latent_height, r->latent_width,
+                          config->mmdit.patch_size);
+    ink_arena_release(&r->arena, mark);
+}
+
+static void picture(run *r) {
+    tokenize(r);
+    draw_noise(r);
+    size_t mark = ink_arena_mark(&r->arena);
+    if (!failed(r)) encode_prompts(r);
+    if (!failed(r)) prepare(r);
+    keep_start(r);
+    if (!failed(r)) denoise(r);
+    ink_arena_release(&r->arena, mark);
+    if (!failed(r)) decode(r);
+    keep_image(r);
+}
+
+static void release(run *r) {
+    for (int i = 0; i < r->n_sides; i++) ink_prompt_release(&r->sides[i].prompt);
+    ink_free(r->sigmas);
+    ink_store_release(&r->store);
+    ink_arena_destroy(&r->arena);
+}
+
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
+    *plan = (ink_memory_plan){.available_bytes = ink_available_memory()};
+    ink_device device;
+    const char *why;
+    if (!ink_device_open(&device, "ref", NULL, &why)) return ink_fail(error, INK_ERROR_INTERNAL, "tier ref: %s", why);
+    run r = {.model = model, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
+    ink_arena_create_dry(&r.arena);
+    r.ctx = (ink_ctx){.device = &device, .arena = &r.arena, .error = error};
+    picture(&r);
+    plan->scratch_bytes = (int64_t)r.arena.peak;
+    plan->peak_bytes = plan->scratch_bytes + plan->weight_bytes;
+    ink_status status = r.ctx.status;
+    release(&r);
+    return status;
+}
+
+static ink_status check_memory(const ink_memory_plan *plan, ink_error *error) {
+    const double gib = 1073741824.0;
+    if (plan->available_bytes == 0 || plan->peak_bytes <= plan->available_bytes) return INK_OK;
+    return ink_fail(
+        error, INK_ERROR_MEMORY,
+        "this picture needs %.1f GiB of memory (weights %.1f, scratch %.1f) and %.1f GiB are available: ask for a smaller "
+        "picture%s",
+        (double)plan->peak_bytes / gib, (double)plan->weight_bytes / gib, (double)plan->scratch_bytes / gib,
+        (double)plan->available_bytes / gib, plan->weight_bytes > plan->scratch_bytes ? " or a smaller precision" : "");
+}
+
+ink_status ink_generate_run(ink_session *session, const ink_request *request, ink_image **image, ink_stages *stages,
+                            ink_error *error) {
+    const ink_model *model = session->model;
+    double began = ink_seconds();
+    session->stats = (ink_stats){.threads = ink_threads_count(session->threads), .cpu = session->device.tier};
+    ink_memory_plan plan;
+    ink_status status = ink_generate_plan(&plan, model, request, error);
+    if (status == INK_OK) status = check_memory(&plan, error);
+    if (status != INK_OK) return status;
+
+    run r = {.session = session, .model = model, .request = ink_request_resolved(request, model), .plan = &plan, .stages = stages};
+    r.error = error;
+    if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes))
+        return ink_fail(error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)plan.scratch_bytes / 1048576.0);
+    r.arena.poison = session->poison;
+    r.ctx = (ink_ctx){.device = &session->device,
+                      .check = session->check ? &session->definition : NULL,
+                      .arena = &r.arena,
+                      .cancel = &session->cancel,
+                      .trace = session->trace,
+                      .error = error};
+    picture(&r);
+    if (image && !failed(&r)) *image = make_image(&r);
+    status = r.ctx.status;
+    release(&r);
+    /* A cancellation is for the run that it ended. */
+    atomic_store(&session->cancel, 0);
+    session->stats.peak_bytes = plan.peak_bytes;
+    session->stats.total_seconds = ink_seconds() - began;
+    return status;
+}

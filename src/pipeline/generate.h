@@ -1,0 +1,32 @@
+/* generate.h - a session, and the run that turns a request into a picture. */
+#ifndef INK_PIPELINE_GENERATE_H
+#define INK_PIPELINE_GENERATE_H
+
+#include "ops/ops.h"
+#include "pipeline/model.h"
+#include "pipeline/stages.h"
+
+struct ink_session {
+    const ink_model *model; /* borrowed */
+    ink_threads *threads;
+    ink_device device;
+    ink_device definition; /* tier ref, for INK_CHECK */
+    bool check, poison;
+    FILE *trace;
+    atomic_int cancel;
+    ink_stats stats; /* of the last run */
+};
+
+struct ink_image {
+    int64_t width, height;
+    uint8_t *pixels; /* owned: [height, width, 3] */
+};
+
+/* Runs a checked request dry and counts. Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY. */
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
+
+/* Draws. image and stages may each be NULL; stages must be empty and are released by the caller in any case. */
+ink_status ink_generate_run(ink_session *session, const ink_request *request, ink_image **image, ink_stages *stages,
+                            ink_error *error);
+
+#endif

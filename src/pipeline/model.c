@@ -1,0 +1,81 @@
+/* model.c - opening a checkpoint and closing it. */
+#include "pipeline/model.h"
+
+#include "base/memory.h"
+#include "model/text_encoder.h"
+#include "pipeline/generate.h"
+
+static const struct {
+    const char *name, *stem;
+} components[INK_N_COMPONENTS] = {
+    [INK_TEXT_ENCODER] = {"text_encoder", "model"},
+    [INK_TRANSFORMER] = {"transformer", "diffusion_pytorch_model"},
+    [INK_VAE] = {"vae", "diffusion_pytorch_model"},
+};
+
+const char *ink_component_name(ink_component component) { return components[component].name; }
+
+ink_status ink_component_open(ink_weights **weights, const char *dir, ink_component component, ink_error *error) {
+    char *folder = ink_format("%s/%s", dir, components[component].name);
+    if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    const char *const *renames = component == INK_TEXT_ENCODER ? ink_text_encoder_renames : NULL;
+    ink_status status = ink_weights_open(weights, folder, components[component].stem, renames, error);
+    ink_free(folder);
+    return status;
+}
+
+/* f32 when the transformer is stored so, else bf16. */
+static ink_dtype stored_precision(const ink_weights *transformer) {
+    for (size_t i = 0; i < ink_weights_count(transformer); i++)
+        if (ink_weights_at(transformer, i)->dtype != INK_F32) return INK_BF16;
+    return INK_F32;
+}
+
+static ink_status open_parts(ink_model *model, const char *dir, const ink_model_options *options, ink_error *error) {
+    ink_precision precision = options ? options->precision : INK_PRECISION_AUTO;
+    if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_BF16)
+        return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
+    ink_status status = ink_config_open(&model->config, dir, error);
+    if (status != INK_OK) return status;
+    char *tokenizer = ink_format("%s/tokenizer", dir);
+    if (!tokenizer) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    status = ink_tokenizer_open(&model->tokenizer, tokenizer, error);
+    ink_free(tokenizer);
+    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++)
+        status = ink_component_open(&model->weights[i], dir, (ink_component)i, error);
+    if (status != INK_OK) return status;
+
+    if (ink_tokenizer_size(model->tokenizer) > model->config.text_encoder.vocab_size)
+        return ink_fail(error, INK_ERROR_FORMAT, "%s: the tokenizer has ids up to %d, but the text encoder only %lld embeddings",
+                        dir, (int)ink_tokenizer_size(model->tokenizer) - 1, (long long)model->config.text_encoder.vocab_size);
+    model->matrix_dtype = precision == INK_PRECISION_F32    ? INK_F32
+                          : precision == INK_PRECISION_BF16 ? INK_BF16
+                                                            : stored_precision(model->weights[INK_TRANSFORMER]);
+    /* A dry run names every tensor to the headers, so that a checkpoint that cannot work fails here, not after minutes. */
+    ink_request smallest;
+    ink_request_init(&smallest, model);
+    smallest.prompt = "";
+    smallest.width = smallest.height = model->config.vae.scale * model->config.mmdit.patch_size;
+    ink_memory_plan plan;
+    return ink_generate_plan(&plan, model, &smallest, error);
+}
+
+ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error) {
+    ink_error_clear(error);
+    *model = ink_alloc(sizeof **model);
+    if (!*model) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    ink_status status = open_parts(*model, dir, options, error);
+    if (status != INK_OK) ink_model_close(model);
+    return status;
+}
+
+void ink_model_close(ink_model **model) {
+    if (!*model) return;
+    for (int i = 0; i < INK_N_COMPONENTS; i++) ink_weights_close(&(*model)->weights[i]);
+    ink_tokenizer_close(&(*model)->tokenizer);
+    ink_config_close(&(*model)->config);
+    ink_free(*model);
+    *model = NULL;
+}
+
+const char *ink_model_precision(const ink_model *model) { return model->matrix_dtype == INK_F32 ? "f32" : "bf16"; }

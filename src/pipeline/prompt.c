@@ -1,0 +1,54 @@
+/* prompt.c - template, tokens and length limit. */
+#include "pipeline/prompt.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+/* The fixed text around a prompt. */
+static const char before_prompt[] =
+    "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial relationships of "
+    "the objects and background:<|im_end|>\n<|im_start|>user\n";
+static const char after_prompt[] = "<|im_end|>\n<|im_start|>assistant\n";
+
+enum { MAX_ROWS = 512 }; /* of text states, the reference's max_sequence_length */
+
+ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
+                             ink_error *error) {
+    *prompt = (ink_prompt){0};
+    size_t n_ids;
+    ink_status status = ink_tokenizer_encode(tokenizer, text, strlen(text), &prompt->ids, &n_ids, error);
+    if (status == INK_ERROR_ARGUMENT && error) {
+        ink_error inner = *error;
+        return ink_fail(error, status, "the %s: %s", what, inner.message);
+    }
+    if (status != INK_OK) return status;
+    ink_free(prompt->ids);
+    prompt->ids = NULL;
+
+    /* The vocabulary decides how long the beginning is: 34 tokens with the published one. */
+    int32_t *beginning;
+    size_t n_beginning;
+    status = ink_tokenizer_encode(tokenizer, before_prompt, sizeof before_prompt - 1, &beginning, &n_beginning, error);
+    if (status != INK_OK) return status;
+    ink_free(beginning);
+
+    char *whole = ink_format("%s%s%s", before_prompt, text, after_prompt);
+    if (!whole) return ink_fail(error, INK_ERROR_MEMORY, "no memory for the %s", what);
+    status = ink_tokenizer_encode(tokenizer, whole, strlen(whole), &prompt->ids, &n_ids, error);
+    ink_free(whole);
+    if (status != INK_OK) return status;
+    prompt->drop = (int64_t)n_beginning;
+    /* Attention is causal: rows past the limit change nothing before them, so they need not be computed. */
+    prompt->n = (int64_t)n_ids < prompt->drop + MAX_ROWS ? (int64_t)n_ids : prompt->drop + MAX_ROWS;
+    if (prompt->n <= prompt->drop) {
+        ink_prompt_release(prompt);
+        return ink_fail(error, INK_ERROR_FORMAT, "the tokenizer leaves no token of the %s behind the template", what);
+    }
+    return INK_OK;
+}
+
+void ink_prompt_release(ink_prompt *prompt) {
+    ink_free(prompt->ids);
+    *prompt = (ink_prompt){0};
+}

@@ -1,0 +1,18 @@
+/* prompt.h - a prompt as the text encoder is given it. Source: diffusers, pipeline_qwenimage.py. */
+#ifndef INK_PIPELINE_PROMPT_H
+#define INK_PIPELINE_PROMPT_H
+
+#include "model/tokenizer.h"
+
+typedef struct ink_prompt {
+    int32_t *ids; /* owned: [n] of template and text, cut to what the model reads */
+    int64_t n;
+    int64_t drop; /* the first rows of the encoder's states, those of the template's beginning, are not given on */
+} ink_prompt;
+
+/* Errors: ARGUMENT (no valid UTF-8, named by what: "prompt"), MEMORY. */
+ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
+                             ink_error *error);
+void ink_prompt_release(ink_prompt *prompt);
+
+#endif
