@@ -18,7 +18,8 @@ typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_C
 typedef struct ink_cpu_kernels {
     int64_t tile_rows, tile_cols;
 
-    /* c [tile_rows, tile_cols] += A B;  row i of A is a[i] [k], B is packed [k, tile_cols], aligned to 64 bytes */
+    /* c [tile_rows, tile_cols] += A B;  row i of A is a[i] [k], B is packed [k, tile_cols]; c and B aligned to 32 bytes or
+       the tier's vectors if they are longer */
     void (*matmul_tile)(float *c, const float *const *a, const float *b, int64_t k);
 
     /* Packs k columns of n <= tile_cols rows of W (transposed) to [k, tile_cols], missing rows as zeros. */

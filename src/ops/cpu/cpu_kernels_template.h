@@ -16,13 +16,14 @@
 
 enum { TILE_COLS = VECTOR_FLOATS * TILE_VECTORS, LANES = 16 };
 
-_Static_assert((int)TILE_COLS <= (int)INK_MAX_TILE_COLS && TILE_ROWS <= INK_MAX_TILE_ROWS, "the tile is larger than the scratch arrays");
+_Static_assert((int)TILE_COLS <= (int)INK_MAX_TILE_COLS && TILE_ROWS <= INK_MAX_TILE_ROWS,
+               "the tile is larger than the scratch arrays");
 
 typedef float vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(float))));
 
 static void matmul_tile(float *restrict c, const float *const *a, const float *restrict b, int64_t k) {
-    vector sum[TILE_ROWS][TILE_VECTORS];
-    memcpy(sum, c, sizeof sum);
+    vector sum[TILE_ROWS][TILE_VECTORS], *held = (vector *)(void *)c;
+    for (int i = 0; i < TILE_ROWS * TILE_VECTORS; i++) sum[i / TILE_VECTORS][i % TILE_VECTORS] = held[i];
     const vector *packed = (const vector *)(const void *)b;
     for (int64_t i = 0; i < k; i++) {
         vector right[TILE_VECTORS];
@@ -32,7 +33,7 @@ static void matmul_tile(float *restrict c, const float *const *a, const float *r
 #pragma GCC unroll 4
             for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] += a[row][i] * right[v];
     }
-    memcpy(c, sum, sizeof sum);
+    for (int i = 0; i < TILE_ROWS * TILE_VECTORS; i++) held[i] = sum[i / TILE_VECTORS][i % TILE_VECTORS];
 }
 
 static void pack_f32(float *restrict b, const float *restrict w, int64_t stride, int64_t n, int64_t k) {
