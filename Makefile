@@ -18,7 +18,8 @@ demo: build ## Draw demo.png with the model that comes along
 test: build ## Run all tests
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-bench: build ## Time the phases of drawing one picture with the model that comes along
+bench: build ## Time the ops, and the phases of drawing one picture with the model that comes along
+	$(BUILD)/tests/checkops --bench
 	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o $(BUILD)/bench.png
 
 build: bootstrap ## Build library, program and tests in build/
