@@ -70,4 +70,7 @@ void cli_close_engine(cli_engine *engine);
 /* The ink_progress_fn of all commands; user is the cli_engine. */
 int cli_show_progress(void *user, const ink_progress *state);
 
+/* The app_image_progress_fn of all commands; user is the cli_engine. */
+int cli_show_writing(void *user, int64_t done, int64_t total);
+
 #endif

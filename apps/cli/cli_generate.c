@@ -24,6 +24,7 @@ typedef struct job {
     app_record again; /* what --again found */
     cli_engine engine;
     ink_request request;
+    ink_memory_plan plan;
     app_image_format format;
     app_output_file picture, dump;
     ink_image *image;
@@ -91,13 +92,14 @@ static void name_the_option(const job *run, ink_error *error) {
     for (int i = 0; i < N_REQUEST_OPTIONS; i++) {
         cli_option_id id = request_options[i];
         ink_request alone;
+        ink_memory_plan plan;
         ink_error problem;
         char option[32];
         if (!given(run, id)) continue;
         ink_request_init(&alone, run->engine.model);
         alone.prompt = "";
         cli_options_apply(&run->options, id, &alone);
-        if (ink_request_check(&alone, run->engine.model, &problem) == INK_OK) continue;
+        if (ink_plan(&plan, run->engine.model, &alone, &problem) == INK_OK) continue;
         bool text = id == CLI_PROMPT || id == CLI_NEGATIVE; /* may be long, may be no UTF-8 */
         app_fail(error, problem.status, "%s%s%.40s: %.900s", cli_option_show(option, id), text ? "" : " ",
                  text ? "" : given(run, id), problem.message);
@@ -128,7 +130,7 @@ static ink_status build_request(job *run, ink_error *error) {
         request->guidance = recorded->guidance;
         request->seed = recorded->seed;
         request->rng = recorded->rng;
-        if (recorded->cuda_sms) request->cuda_sms = recorded->cuda_sms;
+        if (recorded->cuda_sms) request->cuda_sms = recorded->cuda_sms; /* 0 when the generator is none of a GPU */
         if (recorded->cuda_threads_per_sm) request->cuda_threads_per_sm = recorded->cuda_threads_per_sm;
         request->noise_dtype = recorded->noise_dtype;
     }
@@ -137,7 +139,8 @@ static ink_status build_request(job *run, ink_error *error) {
         ink_status status = random_seed(&request->seed, error);
         if (status != INK_OK) return status;
     }
-    ink_status status = ink_request_check(request, run->engine.model, error);
+    /* The plan also reads the prompts, which ink_request_check does not. */
+    ink_status status = ink_plan(&run->plan, run->engine.model, request, error);
     if (status != INK_OK) {
         name_the_option(run, error);
         return status;
@@ -194,27 +197,25 @@ static void note_request(const job *run) {
     const cli_options *options = &run->options;
     snprintf(guidance, sizeof guidance, guidance_active(request) ? "guidance %g" : "no guidance", request->guidance);
     cli_note(options, "model: %s, %s", run->engine.dir, ink_model_precision(run->engine.model));
-    cli_note(options, "picture: %" PRId64 " x %" PRId64 ", %" PRId64 " steps, %s, seed %" PRIu64 "%s", request->width,
-             request->height, request->steps, guidance, request->seed, seed_is_random(run) ? " (random)" : "");
+    cli_note(options, "picture: %" PRId64 " x %" PRId64 ", %" PRId64 " step%s, %s, seed %" PRIu64 "%s", request->width,
+             request->height, request->steps, request->steps == 1 ? "" : "s", guidance, request->seed,
+             seed_is_random(run) ? " (random)" : "");
     if (given(run, CLI_GUIDANCE) && request->guidance > 1 && !request->negative_prompt)
         cli_note(options, "note: guidance is off without a negative prompt; -n \" \" turns it on");
     if (given(run, CLI_NEGATIVE) && request->guidance <= 1)
         cli_note(options, "note: the negative prompt has no effect while guidance is off; -g 4 turns it on");
 }
 
-static ink_status note_memory(const job *run, ink_error *error) {
-    ink_memory_plan plan;
+static void note_memory(const job *run) {
+    const ink_memory_plan *plan = &run->plan;
     char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];
-    ink_status status = ink_plan(&plan, run->engine.model, &run->request, error);
-    if (status != INK_OK) return status;
-    app_show_bytes(mapped, plan.mapped_bytes);
-    app_show_bytes(has, plan.available_bytes);
-    cli_note(&run->options, "memory: %s needed (weights %s, scratch %s)%s%s%s, %s%s", app_show_bytes(needed, plan.peak_bytes),
-             app_show_bytes(weights, plan.weight_bytes), app_show_bytes(scratch, plan.scratch_bytes),
-             plan.mapped_bytes > 0 ? ", " : "", plan.mapped_bytes > 0 ? mapped : "",
-             plan.mapped_bytes > 0 ? " read in place from the files" : "", plan.available_bytes > 0 ? has : "unknown",
+    app_show_bytes(mapped, plan->mapped_bytes);
+    app_show_bytes(has, plan->available_bytes);
+    cli_note(&run->options, "memory: %s needed (weights %s, scratch %s)%s%s%s, %s%s", app_show_bytes(needed, plan->peak_bytes),
+             app_show_bytes(weights, plan->weight_bytes), app_show_bytes(scratch, plan->scratch_bytes),
+             plan->mapped_bytes > 0 ? ", " : "", plan->mapped_bytes > 0 ? mapped : "",
+             plan->mapped_bytes > 0 ? " read in place from the files" : "", plan->available_bytes > 0 ? has : "unknown",
              " available");
-    return INK_OK;
 }
 
 /* Largest size that the process had, with libraries and mapped weights; 0 if unknown. */
@@ -245,66 +246,74 @@ static void note_stats(const job *run) {
 
 static json_t *job_to_json(const job *run) {
     const ink_request *request = &run->request;
-    char rng[64];
+    char rng[40];
     json_t *phases = json_object();
+    ink_request_get_rng(request, rng, sizeof rng);
     for (int phase = 0; phase < INK_N_PHASES; phase++)
         json_object_set_new(phases, app_phase_name((ink_phase)phase), json_real(run->stats.phase_seconds[phase]));
     return json_pack("{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I}", "file",
                      cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width", (json_int_t)request->width,
                      "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance,
                      "seed", app_seed_to_json(request->seed), "prompt", request->prompt, "negative_prompt",
-                     request->negative_prompt, "rng", app_rng_show(rng, request), "noise_dtype",
-                     app_noise_name(request->noise_dtype), "precision", ink_model_precision(run->engine.model), "threads",
-                     (json_int_t)run->stats.threads, "cpu", run->stats.cpu, "phase_seconds", phases, "total_seconds",
-                     run->stats.total_seconds, "peak_bytes", (json_int_t)run->stats.peak_bytes, "resident_bytes",
-                     (json_int_t)resident_peak());
+                     request->negative_prompt, "rng", rng, "noise_dtype", app_noise_name(request->noise_dtype), "precision",
+                     ink_model_precision(run->engine.model), "threads", (json_int_t)run->stats.threads, "cpu", run->stats.cpu,
+                     "phase_seconds", phases, "total_seconds", run->stats.total_seconds, "peak_bytes",
+                     (json_int_t)run->stats.peak_bytes, "resident_bytes", (json_int_t)resident_peak());
 }
 
 /* ---- the work ---- */
 
-static ink_status draw(job *run, ink_error *error) {
-    /* A picture is repeated with the instruction set that drew it, unless the caller chose one. */
+/* A picture is repeated with the instruction set that drew it, if this machine has it and the caller chose none. */
+static ink_status open_session(job *run, ink_error *error) {
     const char *cpu = given(run, CLI_CPU), *variable = getenv("INK_CPU");
     bool repeat_cpu = !cpu && run->again.cpu && !(variable && *variable);
     ink_status status = cli_open_session(&run->engine, &run->options, repeat_cpu ? run->again.cpu : cpu, error);
-    if (status != INK_OK && repeat_cpu && status != INK_ERROR_MEMORY)
-        status = cli_open_session(&run->engine, &run->options, NULL, error);
-    if (status != INK_OK) return status;
+    if (status == INK_ERROR_ARGUMENT && repeat_cpu) status = cli_open_session(&run->engine, &run->options, NULL, error);
+    return status;
+}
+
+static ink_status draw(job *run, ink_error *error) {
     run->request.progress = cli_show_progress;
     run->request.progress_user = &run->engine;
-    status = ink_generate(run->engine.session, &run->request, &run->image, error);
+    ink_status status = ink_generate(run->engine.session, &run->request, &run->image, error);
     app_progress_clear(&run->engine.progress);
     if (status == INK_OK) ink_session_stats(&run->stats, run->engine.session);
     return status;
 }
 
-static ink_status encode(job *run, ink_error *error) {
+/* The two texts that go into the picture. Released with free, also after a failure. */
+static ink_status make_texts(const job *run, char **parameters, char **json, ink_error *error) {
     char *dir = app_absolute_path(run->engine.dir), *recorded_dir = dir ? app_valid_utf8(dir) : NULL;
     app_record record = {.version = ink_version(),
                          .model = recorded_dir,
                          .precision = ink_model_precision(run->engine.model),
                          .cpu = run->stats.cpu,
                          .request = run->request};
-    char *parameters = recorded_dir ? app_record_to_parameters(&record) : NULL;
-    char *json = recorded_dir ? app_record_to_json(&record) : NULL;
-    ink_status status;
-    if (!parameters || !json) {
-        status = app_fail_memory(error, "the record of the picture");
-    } else {
-        bool silent = given(run, CLI_NO_METADATA) != NULL;
-        const app_image_text text = {silent ? NULL : parameters, silent ? NULL : json};
-        status = app_image_write(run->picture.stream, run->format, ink_image_pixels(run->image), ink_image_width(run->image),
-                                 ink_image_height(run->image), &text, error);
-        if (status == INK_ERROR_IO) {
-            char reason[sizeof error->message];
-            snprintf(reason, sizeof reason, "%s", error->message);
-            app_fail(error, status, "cannot write %.600s: %.300s", run->picture.path, reason);
-        }
+    *parameters = recorded_dir ? app_record_to_parameters(&record) : NULL;
+    *json = recorded_dir ? app_record_to_json(&record) : NULL;
+    free(recorded_dir);
+    free(dir);
+    return *parameters && *json ? INK_OK : app_fail_memory(error, "the record of the picture");
+}
+
+static ink_status encode(job *run, ink_error *error) {
+    char *parameters = NULL, *json = NULL;
+    app_picture picture = {.pixels = ink_image_pixels(run->image),
+                           .width = ink_image_width(run->image),
+                           .height = ink_image_height(run->image),
+                           .progress = cli_show_writing,
+                           .progress_user = &run->engine};
+    ink_status status = given(run, CLI_NO_METADATA) ? INK_OK : make_texts(run, &parameters, &json, error);
+    picture.text = (app_image_text){parameters, json};
+    if (status == INK_OK) status = app_image_write(run->picture.stream, run->format, &picture, error);
+    app_progress_clear(&run->engine.progress);
+    if (status == INK_ERROR_IO) {
+        char reason[sizeof error->message];
+        snprintf(reason, sizeof reason, "%s", error->message);
+        app_fail(error, status, "cannot write %.600s: %.300s", run->picture.path, reason);
     }
     free(parameters);
     free(json);
-    free(recorded_dir);
-    free(dir);
     return status;
 }
 
@@ -332,10 +341,11 @@ int cli_generate(const cli_options *options) {
     bool json = options->given[CLI_JSON] != NULL;
     ink_status status = read_options(&run, &error);
     if (status == INK_OK) status = open_model(&run, &error);
+    if (status == INK_OK) status = open_session(&run, &error);
     if (status == INK_OK) status = build_request(&run, &error);
     if (status == INK_OK) status = open_outputs(&run, &error);
     if (status == INK_OK) note_request(&run);
-    if (status == INK_OK) status = note_memory(&run, &error);
+    if (status == INK_OK) note_memory(&run);
     if (status == INK_OK) status = draw(&run, &error);
     if (status == INK_OK) status = save(&run, &error);
     if (status != INK_OK) {

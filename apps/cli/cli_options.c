@@ -30,8 +30,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                    "draw the picture in this file once more, as recorded\n"
                    "in it; options beside it change single values"},
     [CLI_RNG] = {0, "rng", "NAME",
-                 "whose random numbers: torch-cpu, or those of a GPU,\n"
-                 "torch-cuda[:SMs[xTHREADS]] (132 SMs: H100, H200)"},
+                 "whose random numbers: torch-cpu, torch-cpu-2.13, or\n"
+                 "of a GPU torch-cuda[:SMs[xTHREADS]] (132: an H100)"},
     [CLI_NOISE_DTYPE] = {0, "noise-dtype", "TYPE", "f32, bf16 or auto: type of the noise to start from"},
     [CLI_PRECISION] = {0, "precision", "TYPE",
                        "f32, bf16 or auto: type of the weights\n"
@@ -109,9 +109,8 @@ static ink_status store_seed(cli_options *options, const char *value, ink_error 
 }
 
 static ink_status store_threads(cli_options *options, const char *value, ink_error *error) {
-    enum { MOST = 4096 };
-    if (app_parse_int(value, &options->threads) && options->threads >= 1 && options->threads <= MOST) return INK_OK;
-    return refuse_value(CLI_THREADS, value, "a number of threads from 1 to 4096", error);
+    if (app_parse_int(value, &options->threads) && options->threads >= 1) return INK_OK;
+    return refuse_value(CLI_THREADS, value, "a number of threads, at least 1", error);
 }
 
 static ink_status store_value(cli_options *options, cli_option_id id, const char *value, ink_error *error) {
@@ -128,11 +127,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_GUIDANCE:
         if (app_parse_real(value, &request->guidance)) return INK_OK;
         return refuse_value(id, value, "a number, such as 4 or 2.5", error);
-    case CLI_RNG: {
-        ink_request scratch = {0}; /* only whether it can be read: the model's defaults fill in what it leaves out */
-        if (app_rng_parse(value, &scratch)) return INK_OK;
-        return refuse_value(id, value, "torch-cpu, torch-cuda or torch-cuda:132", error);
-    }
+    case CLI_RNG: return ink_request_set_rng(request, value, error);
     case CLI_NOISE_DTYPE:
         if (app_noise_parse(value, &request->noise_dtype)) return INK_OK;
         return refuse_value(id, value, "f32, bf16 or auto", error);
@@ -147,6 +142,13 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     }
 }
 
+/* The counts belong to the generator of a GPU; the others leave those of the model's defaults. */
+static void copy_rng(ink_request *to, const ink_request *from) {
+    to->rng = from->rng;
+    if (from->cuda_sms) to->cuda_sms = from->cuda_sms;
+    if (from->cuda_threads_per_sm) to->cuda_threads_per_sm = from->cuda_threads_per_sm;
+}
+
 void cli_options_apply(const cli_options *options, cli_option_id id, ink_request *request) {
     if (!options->given[id]) return;
     switch (id) {
@@ -158,7 +160,7 @@ void cli_options_apply(const cli_options *options, cli_option_id id, ink_request
     case CLI_STEPS: request->steps = options->request.steps; break;
     case CLI_GUIDANCE: request->guidance = options->request.guidance; break;
     case CLI_SEED: request->seed = options->request.seed; break;
-    case CLI_RNG: app_rng_parse(options->given[id], request); break;
+    case CLI_RNG: copy_rng(request, &options->request); break;
     case CLI_NOISE_DTYPE: request->noise_dtype = options->request.noise_dtype; break;
     default: break;
     }

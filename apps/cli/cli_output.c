@@ -49,7 +49,11 @@ int cli_finish_output(int exit_status) {
 int cli_report_error(bool json, const ink_error *error) {
     int caught = app_interrupt_caught();
     bool cancelled = error->status == INK_ERROR_CANCELLED;
-    const char *message = cancelled ? "interrupted; nothing was written" : error->message;
+    char message[sizeof error->message];
+    snprintf(message, sizeof message, "%s", cancelled ? "interrupted; nothing was written" : error->message);
+    /* One line, whatever was quoted in it. */
+    for (char *c = message; *c; c++)
+        if (*c == '\n') *c = ' ';
     fputs(app_colour_allowed(stderr) ? "\033[1minkstone:\033[0m " : "inkstone: ", stderr);
     app_print_clean(stderr, message);
     fputc('\n', stderr);
@@ -115,5 +119,11 @@ void cli_close_engine(cli_engine *engine) {
 int cli_show_progress(void *user, const ink_progress *state) {
     cli_engine *engine = user;
     app_progress_update(&engine->progress, state);
+    return app_interrupt_caught() != 0;
+}
+
+int cli_show_writing(void *user, int64_t done, int64_t total) {
+    cli_engine *engine = user;
+    app_progress_write(&engine->progress, done, total);
     return app_interrupt_caught() != 0;
 }

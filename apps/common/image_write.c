@@ -17,12 +17,17 @@
 
 enum { JPEG_QUALITY = 95, JPEG_MOST_COMMENT = 65533 };
 
-typedef struct picture {
-    const uint8_t *pixels;
-    int64_t width, height;
-    const app_image_text *text;
-    FILE *stream;
-} picture;
+/* How an encoder ended: well, by an error, or because it was told to stop. */
+enum { ENCODED = 0, FAILED = -1, STOPPED = 1 };
+
+static int report(const app_picture *from, int64_t done, int64_t total) {
+    return from->progress && from->progress(from->progress_user, done, total) ? STOPPED : ENCODED;
+}
+
+static ink_status conclude(int end, const char *message, ink_error *error) {
+    if (end == STOPPED) return app_fail(error, INK_ERROR_CANCELLED, "interrupted");
+    return end == FAILED ? app_fail(error, INK_ERROR_IO, "%s", message) : INK_OK;
+}
 
 ink_status app_image_format_of(app_image_format *format, const char *path, ink_error *error) {
     static const struct {
@@ -82,24 +87,27 @@ static png_text png_text_chunk(const char *key, const char *text) {
 }
 
 /* Everything that may jump. */
-static int encode_png(png_sink *sink, const picture *from) {
+static int encode_png(png_sink *sink, FILE *stream, const app_picture *from) {
     png_text texts[2];
     int n_texts = 0;
-    if (setjmp(png_jmpbuf(sink->png))) return -1;
-    png_init_io(sink->png, from->stream);
+    if (setjmp(png_jmpbuf(sink->png))) return FAILED;
+    png_init_io(sink->png, stream);
     png_set_user_limits(sink->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
     png_set_IHDR(sink->png, sink->info, (png_uint_32)from->width, (png_uint_32)from->height, 8, PNG_COLOR_TYPE_RGB,
                  PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
-    if (from->text->parameters) texts[n_texts++] = png_text_chunk(APP_PNG_KEY_PARAMETERS, from->text->parameters);
-    if (from->text->record) texts[n_texts++] = png_text_chunk(APP_PNG_KEY_RECORD, from->text->record);
+    if (from->text.parameters) texts[n_texts++] = png_text_chunk(APP_PNG_KEY_PARAMETERS, from->text.parameters);
+    if (from->text.record) texts[n_texts++] = png_text_chunk(APP_PNG_KEY_RECORD, from->text.record);
     if (n_texts) png_set_text(sink->png, sink->info, texts, n_texts);
     png_write_info(sink->png, sink->info);
-    for (int64_t y = 0; y < from->height; y++) png_write_row(sink->png, from->pixels + 3 * from->width * y);
+    for (int64_t y = 0; y < from->height; y++) {
+        if (report(from, y, from->height) == STOPPED) return STOPPED;
+        png_write_row(sink->png, from->pixels + 3 * from->width * y);
+    }
     png_write_end(sink->png, NULL);
-    return 0;
+    return report(from, from->height, from->height);
 }
 
-static ink_status write_png(const picture *from, ink_error *error) {
+static ink_status write_png(FILE *stream, const app_picture *from, ink_error *error) {
     png_sink sink = {.message = ""};
     ink_status status = INK_OK;
     sink.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &sink, on_png_error, on_png_warning);
@@ -107,8 +115,8 @@ static ink_status write_png(const picture *from, ink_error *error) {
     errno = 0;
     if (!sink.info)
         status = app_fail_memory(error, "the PNG encoder");
-    else if (encode_png(&sink, from) != 0)
-        status = app_fail(error, INK_ERROR_IO, "%s", sink.message);
+    else
+        status = conclude(encode_png(&sink, stream, from), sink.message, error);
     png_destroy_write_struct(&sink.png, &sink.info);
     return status;
 }
@@ -141,11 +149,11 @@ static void write_jpeg_comment(j_compress_ptr jpeg, const char *text) {
     }
 }
 
-static int encode_jpeg(jpeg_sink *sink, const picture *from) {
+static int encode_jpeg(jpeg_sink *sink, FILE *stream, const app_picture *from) {
     j_compress_ptr jpeg = &sink->jpeg;
-    if (setjmp(sink->jump)) return -1;
+    if (setjmp(sink->jump)) return FAILED;
     jpeg_create_compress(jpeg);
-    jpeg_stdio_dest(jpeg, from->stream);
+    jpeg_stdio_dest(jpeg, stream);
     jpeg->image_width = (JDIMENSION)from->width;
     jpeg->image_height = (JDIMENSION)from->height;
     jpeg->input_components = 3;
@@ -155,16 +163,17 @@ static int encode_jpeg(jpeg_sink *sink, const picture *from) {
     /* Full colour resolution: the model draws text, and coloured letters fray when colour is halved. */
     jpeg->comp_info[0].h_samp_factor = jpeg->comp_info[0].v_samp_factor = 1;
     jpeg_start_compress(jpeg, TRUE);
-    if (from->text->parameters) write_jpeg_comment(jpeg, from->text->parameters);
+    if (from->text.parameters) write_jpeg_comment(jpeg, from->text.parameters);
     while (jpeg->next_scanline < jpeg->image_height) {
         JSAMPROW row = (JSAMPROW)(uintptr_t)(from->pixels + 3 * from->width * jpeg->next_scanline);
+        if (report(from, jpeg->next_scanline, from->height) == STOPPED) return STOPPED;
         jpeg_write_scanlines(jpeg, &row, 1);
     }
     jpeg_finish_compress(jpeg);
-    return 0;
+    return report(from, from->height, from->height);
 }
 
-static ink_status write_jpeg(const picture *from, ink_error *error) {
+static ink_status write_jpeg(FILE *stream, const app_picture *from, ink_error *error) {
     jpeg_sink sink;
     memset(&sink, 0, sizeof sink);
     sink.jpeg.err = jpeg_std_error(&sink.manager);
@@ -172,7 +181,7 @@ static ink_status write_jpeg(const picture *from, ink_error *error) {
     sink.manager.error_exit = on_jpeg_error;
     sink.manager.output_message = on_jpeg_message;
     errno = 0;
-    ink_status status = encode_jpeg(&sink, from) == 0 ? INK_OK : app_fail(error, INK_ERROR_IO, "%s", sink.message);
+    ink_status status = conclude(encode_jpeg(&sink, stream, from), sink.message, error);
     jpeg_destroy_compress(&sink.jpeg);
     return status;
 }
@@ -183,7 +192,12 @@ static int write_webp_bytes(const uint8_t *bytes, size_t size, const WebPPicture
     return fwrite(bytes, 1, size, image->custom_ptr) == size;
 }
 
-static ink_status write_webp(const picture *from, ink_error *error) {
+static int report_webp(int percent, const WebPPicture *image) {
+    const app_picture *from = image->user_data;
+    return report(from, percent, 100) == ENCODED;
+}
+
+static ink_status write_webp(FILE *stream, const app_picture *from, ink_error *error) {
     enum { EFFORT = 6 }; /* of 0..9; what libwebp's own tool takes for lossless files */
     WebPConfig config;
     WebPPicture image;
@@ -193,26 +207,27 @@ static ink_status write_webp(const picture *from, ink_error *error) {
     image.width = (int)from->width;
     image.height = (int)from->height;
     image.writer = write_webp_bytes;
-    image.custom_ptr = from->stream;
+    image.custom_ptr = stream;
+    image.progress_hook = report_webp;
+    image.user_data = (void *)(uintptr_t)from; /* only read there */
     ink_status status = INK_OK;
     errno = 0;
     if (!WebPPictureImportRGB(&image, from->pixels, (int)(3 * from->width)) || !WebPEncode(&config, &image)) {
         if (image.error_code == VP8_ENC_ERROR_OUT_OF_MEMORY || image.error_code == VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY)
             status = app_fail_memory(error, "the WebP encoder");
         else
-            status = app_fail(error, INK_ERROR_IO, "%s", errno ? strerror(errno) : "the WebP encoder failed");
+            status = conclude(image.error_code == VP8_ENC_ERROR_USER_ABORT ? STOPPED : FAILED,
+                              errno ? strerror(errno) : "the WebP encoder failed", error);
     }
     WebPPictureFree(&image);
     return status;
 }
 
-ink_status app_image_write(FILE *stream, app_image_format format, const uint8_t *pixels, int64_t width, int64_t height,
-                           const app_image_text *text, ink_error *error) {
-    picture from = {pixels, width, height, text, stream};
+ink_status app_image_write(FILE *stream, app_image_format format, const app_picture *picture, ink_error *error) {
     switch (format) {
-    case APP_IMAGE_PNG: return write_png(&from, error);
-    case APP_IMAGE_JPEG: return write_jpeg(&from, error);
-    case APP_IMAGE_WEBP: return write_webp(&from, error);
+    case APP_IMAGE_PNG: return write_png(stream, picture, error);
+    case APP_IMAGE_JPEG: return write_jpeg(stream, picture, error);
+    case APP_IMAGE_WEBP: return write_webp(stream, picture, error);
     }
     return app_fail(error, INK_ERROR_INTERNAL, "unknown picture format");
 }

@@ -22,8 +22,18 @@ typedef struct app_image_text {
     const char *record;     /* ASCII; NULL: none. PNG only. */
 } app_image_text;
 
-/* pixels: [height, width, 3] RGB. Errors: IO, MEMORY. */
-ink_status app_image_write(FILE *stream, app_image_format format, const uint8_t *pixels, int64_t width, int64_t height,
-                           const app_image_text *text, ink_error *error);
+/* Returns non-zero to stop the encoder. */
+typedef int (*app_image_progress_fn)(void *user, int64_t done, int64_t total);
+
+typedef struct app_picture {
+    const uint8_t *pixels; /* [height, width, 3] RGB */
+    int64_t width, height;
+    app_image_text text;
+    app_image_progress_fn progress; /* may be NULL */
+    void *progress_user;
+} app_picture;
+
+/* Errors: IO, MEMORY, CANCELLED. */
+ink_status app_image_write(FILE *stream, app_image_format format, const app_picture *picture, ink_error *error);
 
 #endif

@@ -7,8 +7,8 @@
 #include <string.h>
 
 enum {
-    MOST_CHUNKS = 64,           /* text chunks that libpng keeps */
-    MOST_CHUNK_BYTES = 4 << 20, /* of one chunk, decompressed */
+    MOST_CHUNKS = 16,           /* text chunks that libpng keeps */
+    MOST_CHUNK_BYTES = 8 << 20, /* of one chunk, decompressed */
     MOST_SIDE = 1 << 24         /* pixels are not decoded: any size that is no nonsense */
 };
 
@@ -29,6 +29,20 @@ static void on_error(png_structp png, png_const_charp message) {
 static void on_warning(png_structp png, png_const_charp message) {
     (void)png;
     (void)message; /* about chunks that are of no interest here */
+}
+
+/*
+ * libpng takes room for a chunk of the length that the file claims, up to 2 GiB, before it reads the first byte, and
+ * png_set_chunk_malloc_max does not reach there; so its allocations are limited here.
+ */
+static png_voidp on_malloc(png_structp png, png_alloc_size_t size) {
+    (void)png;
+    return size <= MOST_CHUNK_BYTES + 4096 ? malloc(size) : NULL;
+}
+
+static void on_free(png_structp png, png_voidp memory) {
+    (void)png;
+    free(memory);
 }
 
 static void on_read(png_structp png, png_bytep bytes, size_t size) {
@@ -76,7 +90,7 @@ ink_status app_png_metadata_read(app_png_metadata *metadata, FILE *stream, const
     png_source source = {.stream = stream};
     ink_status status = INK_OK;
     *metadata = (app_png_metadata){0};
-    source.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &source, on_error, on_warning);
+    source.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &source, on_error, on_warning, NULL, on_malloc, on_free);
     source.info = source.png ? png_create_info_struct(source.png) : NULL;
     if (!source.info) {
         status = app_fail_memory(error, "reading a picture");

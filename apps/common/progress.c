@@ -3,6 +3,7 @@
 #include "common/progress.h"
 
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -34,7 +35,7 @@ static double clock_seconds(void) {
 void app_progress_begin(app_progress *progress, FILE *out, bool quiet) {
     const char *terminal = getenv("TERM");
     bool live = terminal && strcmp(terminal, "dumb") != 0 && isatty(fileno(out));
-    *progress = (app_progress){.out = out, .quiet = quiet, .live = live, .last_draw = clock_seconds(), .last_phase = INK_N_PHASES};
+    *progress = (app_progress){.out = out, .quiet = quiet, .live = live, .last_draw = clock_seconds()};
 }
 
 void app_progress_clear(app_progress *progress) {
@@ -43,32 +44,40 @@ void app_progress_clear(app_progress *progress) {
     progress->drawn = false;
 }
 
-/* "12/50  1.23 s/step  0:47 left", or less where less is known. */
-static void describe(char *text, size_t size, const ink_progress *state) {
+/* What is being done, and how far. */
+typedef struct task {
+    const char *label;
+    bool steps; /* counted by name; else as a percentage */
+    int64_t done, total;
+    double seconds;
+} task;
+
+/* "step 12/50  1.23 s/step  0:47 left", " 24%  0:47 left", or less where less is known. */
+static void describe(char *text, size_t size, const task *state) {
     char each[APP_SHOWN_SIZE], left[APP_SHOWN_SIZE];
-    double seconds = state->done > 0 ? state->phase_seconds / (double)state->done : 0;
-    app_show_duration(left, seconds * (double)(state->total - state->done));
-    if (state->phase == INK_PHASE_DENOISE) {
-        int length = snprintf(text, size, "step %" PRId64 "/%" PRId64, state->done, state->total);
-        if (state->done > 0 && length > 0 && (size_t)length < size)
-            length += snprintf(text + length, size - (size_t)length, "  %s s/step", app_show_seconds(each, seconds));
-        if (state->done > 0 && state->done < state->total && length > 0 && (size_t)length < size)
-            snprintf(text + length, size - (size_t)length, "  %s left", left);
-    } else if (state->done > 0) {
-        snprintf(text, size, "%3.0f%%  %s left", 100.0 * (double)state->done / (double)state->total, left);
+    double unit_seconds = state->done > 0 ? state->seconds / (double)state->done : 0;
+    bool left_known = state->done > 0 && state->done < state->total;
+    int length;
+    if (state->steps) {
+        length = snprintf(text, size, "step %" PRId64 "/%" PRId64, state->done, state->total);
+        if (state->done > 0)
+            length += snprintf(text + length, size - (size_t)length, "  %s s/step", app_show_seconds(each, unit_seconds));
     } else {
-        snprintf(text, size, "  0%%");
+        length = snprintf(text, size, "%3.0f%%", 100.0 * (double)state->done / (double)state->total);
     }
+    app_show_duration(left, unit_seconds * (double)(state->total - state->done));
+    if (left_known) snprintf(text + length, size - (size_t)length, "  %s left", left);
 }
 
-static void draw_bar(app_progress *progress, const ink_progress *state) {
+enum { TEXT_SIZE = 160, LABEL_WIDTH = 18 }; /* of the longest label */
+
+static void draw_bar(app_progress *progress, const task *state) {
     enum { WIDEST = 32, NARROWEST = 6 };
-    char text[120], bar[WIDEST + 1];
+    char text[TEXT_SIZE], bar[WIDEST + 1];
     struct winsize window;
     int columns = ioctl(fileno(progress->out), TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
-    const char *label = phases[state->phase].label;
     describe(text, sizeof text, state);
-    int width = columns - 1 - 18 - (int)strlen(text) - 6; /* the longest label, brackets and spaces */
+    int width = columns - 1 - LABEL_WIDTH - (int)strlen(text) - 6; /* brackets and spaces */
     if (width > WIDEST) width = WIDEST;
     if (width < NARROWEST) {
         /* A line that wraps cannot be rewritten. */
@@ -77,27 +86,41 @@ static void draw_bar(app_progress *progress, const ink_progress *state) {
         int filled = (int)((double)width * (double)state->done / (double)state->total);
         for (int i = 0; i < width; i++) bar[i] = i < filled ? '#' : '.';
         bar[width] = 0;
-        fprintf(progress->out, "\r%-18s  [%s]  %s\033[K", label, bar, text);
+        fprintf(progress->out, "\r%-*s  [%s]  %s\033[K", LABEL_WIDTH, state->label, bar, text);
     }
     fflush(progress->out);
     progress->drawn = true;
 }
 
-void app_progress_update(app_progress *progress, const ink_progress *state) {
-    if (progress->quiet || state->phase < 0 || state->phase >= INK_N_PHASES || state->total <= 0) return;
+static void show(app_progress *progress, const task *state) {
     double now = clock_seconds();
     bool complete = state->done >= state->total;
     if (progress->live) {
-        if (state->phase == progress->last_phase && !complete && now - progress->last_draw < redraw_seconds) return;
+        if (state->label == progress->last_label && !complete && now - progress->last_draw < redraw_seconds) return;
         draw_bar(progress, state);
     } else {
-        char text[120];
-        bool worth = complete && (state->phase == INK_PHASE_DENOISE || state->phase_seconds >= worth_a_line_seconds);
+        char text[TEXT_SIZE];
+        bool worth = complete && (state->steps || state->seconds >= worth_a_line_seconds);
         if (!worth && now - progress->last_draw < plain_line_seconds) return;
         describe(text, sizeof text, state);
-        fprintf(progress->out, "%s: %s\n", phases[state->phase].label, text + strspn(text, " "));
+        fprintf(progress->out, "%s: %s\n", state->label, text + strspn(text, " "));
         fflush(progress->out);
     }
     progress->last_draw = now;
-    progress->last_phase = state->phase;
+    progress->last_label = state->label;
+}
+
+void app_progress_update(app_progress *progress, const ink_progress *state) {
+    if (progress->quiet || state->phase < 0 || state->phase >= INK_N_PHASES || state->total <= 0) return;
+    show(progress, &(task){.label = phases[state->phase].label,
+                           .steps = state->phase == INK_PHASE_DENOISE,
+                           .done = state->done,
+                           .total = state->total,
+                           .seconds = state->phase_seconds});
+}
+
+void app_progress_write(app_progress *progress, int64_t done, int64_t total) {
+    if (progress->quiet || total <= 0) return;
+    if (progress->write_start == 0) progress->write_start = clock_seconds();
+    show(progress, &(task){"writing", false, done, total, clock_seconds() - progress->write_start});
 }

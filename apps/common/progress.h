@@ -5,6 +5,7 @@
 #define APP_COMMON_PROGRESS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "inkstone.h"
@@ -15,11 +16,15 @@ typedef struct app_progress {
     bool live;        /* a terminal that can rewrite its line */
     bool drawn;       /* the line holds a bar now */
     double last_draw; /* clock, in seconds */
-    ink_phase last_phase;
+    const char *last_label;
+    double write_start; /* clock, at the first app_progress_write */
 } app_progress;
 
 void app_progress_begin(app_progress *progress, FILE *out, bool quiet);
 void app_progress_update(app_progress *progress, const ink_progress *state);
+
+/* The same for what the program does after the library: encoding the picture. */
+void app_progress_write(app_progress *progress, int64_t done, int64_t total);
 
 /* Takes the bar away, so that something else can be printed. */
 void app_progress_clear(app_progress *progress);

@@ -9,52 +9,11 @@
 #include "common/text_format.h"
 
 /* Of the record's layout. A reader that meets a higher one says so instead of drawing something else. */
-enum { RECORD_FORMAT = 1 };
+enum { RECORD_FORMAT = 1, RNG_SIZE = 40 };
 
 static const uint64_t largest_exact = (UINT64_C(1) << 53) - 1;
 
 /* ---- names ---- */
-
-char *app_rng_show(char text[64], const ink_request *request) {
-    if (request->rng == INK_RNG_TORCH_CPU)
-        snprintf(text, 64, "torch-cpu");
-    else
-        snprintf(text, 64, "torch-cuda:%" PRId64 "x%" PRId64, request->cuda_sms, request->cuda_threads_per_sm);
-    return text;
-}
-
-/* A count at *text, which moves past it. */
-static bool take_count(const char **text, int64_t *value) {
-    char digits[8] = "";
-    size_t n = strspn(*text, "0123456789");
-    if (n == 0 || n >= sizeof digits) return false;
-    memcpy(digits, *text, n);
-    *text += n;
-    return app_parse_int(digits, value) && *value >= 1;
-}
-
-bool app_rng_parse(const char *text, ink_request *request) {
-    static const char cuda[] = "torch-cuda";
-    ink_request parsed = *request;
-    if (strcmp(text, "torch-cpu") == 0) {
-        request->rng = INK_RNG_TORCH_CPU;
-        return true;
-    }
-    if (strncmp(text, cuda, sizeof cuda - 1) != 0) return false;
-    text += sizeof cuda - 1;
-    if (*text == ':') {
-        text++;
-        if (!take_count(&text, &parsed.cuda_sms)) return false;
-        if (*text == 'x') {
-            text++;
-            if (!take_count(&text, &parsed.cuda_threads_per_sm)) return false;
-        }
-    }
-    if (*text) return false;
-    parsed.rng = INK_RNG_TORCH_CUDA;
-    *request = parsed;
-    return true;
-}
 
 static const char *const noise_names[] = {[INK_NOISE_AUTO] = "auto", [INK_NOISE_F32] = "f32", [INK_NOISE_BF16] = "bf16"};
 static const char *const precision_names[] = {
@@ -91,14 +50,15 @@ json_t *app_seed_to_json(uint64_t seed) {
 
 char *app_record_to_json(const app_record *record) {
     const ink_request *request = &record->request;
-    char rng[64];
+    char rng[RNG_SIZE];
     json_t *seed = app_seed_to_json(request->seed);
     if (!seed) return NULL;
+    ink_request_get_rng(request, rng, sizeof rng);
     json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s*, s:s, s:s?, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT,
                              "version", record->version, "model", record->model, "precision", record->precision, "cpu", record->cpu,
                              "prompt", request->prompt, "negative_prompt", request->negative_prompt, "width",
                              (json_int_t)request->width, "height", (json_int_t)request->height, "steps", (json_int_t)request->steps,
-                             "guidance", request->guidance, "seed", seed, "rng", app_rng_show(rng, request), "noise_dtype",
+                             "guidance", request->guidance, "seed", seed, "rng", rng, "noise_dtype",
                              app_noise_name(request->noise_dtype));
     if (!root) return NULL;
     /* ASCII, so that the plain text chunk of PNG, which is Latin-1, holds it. */
@@ -109,15 +69,15 @@ char *app_record_to_json(const app_record *record) {
 
 char *app_record_to_parameters(const app_record *record) {
     const ink_request *request = &record->request;
-    char rng[64];
+    char rng[RNG_SIZE];
     const char *negative = request->negative_prompt;
     const char *model = strrchr(record->model, '/');
     model = model && model[1] ? model + 1 : record->model;
+    ink_request_get_rng(request, rng, sizeof rng);
     return app_format("%s%s%s\nSteps: %" PRId64 ", Sampler: Euler, CFG scale: %g, Seed: %" PRIu64 ", Size: %" PRId64 "x%" PRId64
                       ", Model: %s, RNG: %s, Version: inkstone %s",
                       request->prompt, negative ? "\nNegative prompt: " : "", negative ? negative : "", request->steps,
-                      request->guidance, request->seed, request->width, request->height, model, app_rng_show(rng, request),
-                      record->version);
+                      request->guidance, request->seed, request->width, request->height, model, rng, record->version);
 }
 
 /* ---- reading ---- */
@@ -173,7 +133,7 @@ static void read_fields(reader *from, app_record *record) {
     const json_t *guidance = json_object_get(from->object, "guidance");
     if (!json_is_number(guidance)) refuse(from, "guidance", "number");
     request->guidance = json_number_value(guidance);
-    if (!app_rng_parse(read_string(from, "rng", false), request)) refuse(from, "rng", "generator known here");
+    if (ink_request_set_rng(request, read_string(from, "rng", false), NULL) != INK_OK) refuse(from, "rng", "generator known here");
     if (!app_noise_parse(read_string(from, "noise_dtype", false), &request->noise_dtype))
         refuse(from, "noise_dtype", "type known here");
     if (!app_precision_parse(record->precision, &precision)) refuse(from, "precision", "precision known here");

@@ -32,12 +32,6 @@ char *app_record_to_parameters(const app_record *record);
 /* An integer where every JSON reader keeps it exact (below 2^53), else a string of digits. NULL when memory is out. */
 json_t *app_seed_to_json(uint64_t seed);
 
-/* "torch-cpu", "torch-cuda:132x2048". Returns text. */
-char *app_rng_show(char text[64], const ink_request *request);
-
-/* "torch-cpu", "torch-cuda", "torch-cuda:SMS", "torch-cuda:SMSxTHREADS"; what is left out stays as it is in the request. */
-bool app_rng_parse(const char *text, ink_request *request);
-
 const char *app_noise_name(ink_noise_dtype noise);
 bool app_noise_parse(const char *text, ink_noise_dtype *noise);
 bool app_precision_parse(const char *text, ink_precision *precision);
