@@ -146,18 +146,19 @@ static void test_class_defaults(void **state) {
 /* transformers 5: the language tower's fields in text_config, and what stands beside it does not count. */
 static void test_forms_of_the_text_encoder(void **state) {
     static const char *const forms[] = {
-        "{\"model_type\":\"qwen2_5_vl\",\"hidden_size\":1,\"rope_theta\":5,\"use_sliding_window\":true,\"text_config\":{"
-        "\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
-        "\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"layer_types\":[\"full_attention\",\"full_attention\"],"
-        "\"rope_parameters\":{\"mrope_section\":[1,1,2],\"rope_theta\":10000.0,\"rope_type\":\"default\"}}}",
-        "{\"model_type\":\"qwen2_5_vl\",\"text_config\":{\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,"
-        "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
-        "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[1,1,2]}}}",
-        "{\"model_type\":\"qwen2_5_vl\",\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"head_dim\":8,"
-        "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
-        "\"text_config\":null,\"rope_scaling\":null}",
-        "{\"model_type\":\"qwen2_5_vl\",\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"rope_parameters\":"
-        "{\"rope_theta\":10000},\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6}",
+        ("{\"model_type\":\"qwen2_5_vl\",\"hidden_size\":1,\"rope_theta\":5,\"use_sliding_window\":true,\"text_config\":{"
+         "\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":4,"
+         "\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"layer_types\":[\"full_attention\",\"full_attention\"],"
+         "\"rope_parameters\":{\"mrope_section\":[1,1,2],\"rope_theta\":10000.0,\"rope_type\":\"default\"}}}"),
+        ("{\"model_type\":\"qwen2_5_vl\",\"text_config\":{\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,"
+         "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
+         "\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":[1,1,2]}}}"),
+        ("{\"model_type\":\"qwen2_5_vl\",\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"head_dim\":8,"
+         "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
+         "\"text_config\":null,\"rope_scaling\":null}"),
+        ("{\"model_type\":\"qwen2_5_vl\",\"vocab_size\":430,\"hidden_size\":32,\"intermediate_size\":48,\"rope_parameters\":"
+         "{\"rope_theta\":10000},\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-"
+         "6}"),
     };
     (void)state;
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
