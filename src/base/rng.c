@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "tensor/dtype.h"
+#include "base/bf16.h"
 
 #define TWO_PI 6.28318530717958647692
 

@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
+#include "base/bf16.h"
 
 typedef enum ink_dtype { INK_F32 = 0, INK_BF16, INK_F16, INK_OTHER_DTYPE } ink_dtype;
 
@@ -16,23 +17,6 @@ const char *ink_dtype_name(ink_dtype dtype);
 
 /* Bytes of one element; 0 for INK_OTHER_DTYPE. */
 size_t ink_dtype_size(ink_dtype dtype);
-
-static inline float ink_f32_from_bf16(uint16_t bits) {
-    uint32_t wide = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-/* Rounds to nearest, ties to even; NaN stays NaN. */
-static inline uint16_t ink_bf16_from_f32(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((bits >> 16) | 0x40u);
-    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-static inline float ink_round_to_bf16(float value) { return ink_f32_from_bf16(ink_bf16_from_f32(value)); }
 
 float ink_f32_from_f16(uint16_t bits);
 

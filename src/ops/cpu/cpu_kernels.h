@@ -47,8 +47,6 @@ typedef struct ink_cpu_kernels {
 } ink_cpu_kernels;
 
 extern const ink_cpu_kernels ink_cpu_kernels_c;
-#ifdef INK_HAVE_AVX2
 extern const ink_cpu_kernels ink_cpu_kernels_avx2;
-#endif
 
 #endif
