@@ -45,7 +45,7 @@ static character character_at(const char *text, size_t at, size_t end) {
     int32_t point;
     if (at >= end) return (character){CLASS_END, 0};
     utf8proc_ssize_t size = utf8proc_iterate((const uint8_t *)text + at, (utf8proc_ssize_t)(end - at), &point);
-    if (size <= 0) return (character){CLASS_OTHER, 1};
+    if (size <= 0) return (character){CLASS_OTHER, 1}; /* not in valid UTF-8; but every step must go forward */
     return (character){classify(point), (size_t)size};
 }
 

@@ -36,7 +36,8 @@ ink_status ink_tokenizer_parse(ink_tokenizer **tokenizer, const ink_tokenizer_fi
 
 /*
  * Encodes text[0..n_bytes): NFC, added tokens (longest match first), pre-tokens, merges. *ids is allocated; release with
- * ink_free. Errors: ARGUMENT (invalid UTF-8: the byte offset is named), MEMORY. Time grows about linearly with the text.
+ * ink_free. Errors: ARGUMENT (invalid UTF-8: the byte offset is named; more than 512 MiB), MEMORY. Time grows about linearly
+ * with the text.
  */
 ink_status ink_tokenizer_encode(const ink_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t **ids, size_t *n_ids,
                                 ink_error *error);

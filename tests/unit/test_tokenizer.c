@@ -368,6 +368,18 @@ static void names_the_offset_of_invalid_utf8(void **state) {
     ink_tokenizer_close(&tokenizer);
 }
 
+static void refuses_a_text_too_long(void **state) {
+    (void)state;
+    ink_tokenizer *tokenizer = parse_good("", "", NULL, NULL);
+    int32_t *ids;
+    size_t n;
+    ink_error error;
+    assert_int_equal(ink_tokenizer_encode(tokenizer, "x", ((size_t)1 << 29) + 1, &ids, &n, &error), INK_ERROR_ARGUMENT);
+    assert_non_null(strstr(error.message, "536870913 bytes"));
+    assert_null(ids);
+    ink_tokenizer_close(&tokenizer);
+}
+
 /* ---- pre-tokens ------------------------------------------------------------------------------------------------- */
 
 /* expected: the pre-tokens with `|` between them. */
@@ -987,6 +999,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(normalises),
         cmocka_unit_test(names_the_offset_of_invalid_utf8),
+        cmocka_unit_test(refuses_a_text_too_long),
         cmocka_unit_test(cuts_contractions),
         cmocka_unit_test(cuts_words_and_numbers),
         cmocka_unit_test(cuts_punctuation),
