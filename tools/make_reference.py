@@ -14,7 +14,8 @@ runs QwenImagePipeline on a checkpoint folder and writes the file that `inkstone
     image            [height, width, 3]     0..1, before rounding to bytes
 
 `__metadata__` holds the request as strings: prompt, negative_prompt, steps, cfg, width, height, seed, rng,
-noise_dtype. CFG is on if cfg > 1 and a negative prompt is given (an empty one counts); without it there is no
+noise_dtype. rng is torch-cpu, torch-cpu-2.13 (bf16 noise of a CPU generator, as torch 2.13 draws it) or torch-cuda.
+CFG is on if cfg > 1 and a negative prompt is given (an empty one counts); without it there is no
 negative_embeds, negative_prompt is "" and cfg is "1".
 
 --stages adds, for tests of single stages:
@@ -77,15 +78,24 @@ def load_pipeline(model_dir, dtype=torch.float32, device="cpu"):
 
 
 def draw_noise(pipe, width, height, seed, dtype, rng):
-    """Noise as the pipeline draws it, packed: [1, n_img, 64] in dtype.
-
-    The same seed gives other bf16 noise on the CPU in torch versions before the one in requirements.txt."""
+    """Noise as the pipeline draws it, packed: [1, n_img, 64] in dtype."""
     device = "cuda" if rng == "torch-cuda" else "cpu"
     channels = pipe.transformer.config.in_channels // 4
     rows, columns = 2 * (height // 16), 2 * (width // 16)
     generator = torch.Generator(device).manual_seed(seed)
     noise = torch.randn((1, 1, channels, rows, columns), generator=generator, device=device, dtype=dtype)
     return pipe._pack_latents(noise, 1, channels, rows, columns).cpu()
+
+
+def rng_spelling(rng, noise_dtype):
+    """The generator as the file names it.
+
+    On the CPU torch 2.13 rounds the float32 sample to bf16, where versions up to 2.11 draw quite another one from
+    8 random bits a value: the installed torch is asked for a number that tells the two apart, 1.93 or -0.81."""
+    if rng != "torch-cpu" or noise_dtype != "bf16":
+        return rng
+    sample = torch.randn(16, generator=torch.Generator().manual_seed(42), dtype=torch.bfloat16)
+    return "torch-cpu-2.13" if sample[0] > 0 else "torch-cpu"
 
 
 def as_array(tensor):
@@ -171,7 +181,7 @@ def record(pipe, prompt, negative=None, steps=50, cfg=4.0, width=1024, height=10
     tensors.update(stages)
     metadata = {"prompt": prompt, "negative_prompt": negative if use_cfg else "", "steps": str(steps),
                 "cfg": f"{cfg:.9g}" if use_cfg else "1", "width": str(width), "height": str(height),
-                "seed": str(seed), "rng": rng, "noise_dtype": noise_dtype}
+                "seed": str(seed), "rng": rng_spelling(rng, noise_dtype), "noise_dtype": noise_dtype}
     return tensors, metadata
 
 
