@@ -78,17 +78,19 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
 
 /* dst = act(x W^T + bias) with the layer of that name, which is loaded for this product alone. */
 static void linear_once(ink_ctx *c, ink_binder *b, ink_tensor dst, ink_tensor x, ink_activation act, const char *name) {
-    ink_weight w = {0};
-    ink_tensor bias = {0};
+    ink_weight w;
+    ink_tensor bias;
+    char weight_name[80];
     int64_t before = b->stored_bytes;
-    ink_bind_matrix(b, &w, dst.cols, x.cols, "%s.weight", name);
+    snprintf(weight_name, sizeof weight_name, "%s.weight", name);
+    ink_bind_matrix(b, &w, dst.cols, x.cols, "%s", weight_name);
     ink_bind_vector(b, &bias, dst.cols, "%s.bias", name);
-    if (b->status == INK_OK && c->status == INK_OK)
-        ink_linear(c, dst, x, &w, (ink_linear_epilogue){.bias = &bias, .activation = act});
     if (b->status != INK_OK && c->status == INK_OK) c->status = b->status;
-    if (b->store) ink_store_release(b->store);
-    ink_mapfile_drop(w.data, (size_t)(w.rows * w.cols) * ink_dtype_size(w.dtype));
+    if (c->status == INK_OK) ink_linear(c, dst, x, &w, (ink_linear_epilogue){.bias = &bias, .activation = act});
     b->stored_bytes = before;
+    if (b->mode != INK_BIND_LOAD) return;
+    ink_bind_drop(b, weight_name);
+    ink_store_release(b->store);
 }
 
 void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *b, ink_tensor times,

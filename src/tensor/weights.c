@@ -280,6 +280,11 @@ static void collect_missing(ink_binder *binder, const char *name) {
     binder->missing[binder->n_missing++] = copy;
 }
 
+static const ink_tensor_info *find(const ink_weights *weights, const char *name) {
+    const ink_tensor_info key = {.name = name};
+    return weights->n_tensors ? bsearch(&key, weights->tensors, weights->n_tensors, sizeof key, compare_names) : NULL;
+}
+
 /* The tensor of that name, known to have a type that can be read; NULL when the caller has nothing more to do. */
 INK_PRINTF(2, 0)
 static const ink_tensor_info *look_up(ink_binder *binder, const char *format, va_list arguments) {
@@ -290,10 +295,7 @@ static const ink_tensor_info *look_up(ink_binder *binder, const char *format, va
         binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", weights->folder, name);
         return NULL;
     }
-    const ink_tensor_info key = {.name = name};
-    const ink_tensor_info *info = weights->n_tensors
-                                      ? bsearch(&key, weights->tensors, weights->n_tensors, sizeof key, compare_names)
-                                      : NULL;
+    const ink_tensor_info *info = find(weights, name);
     if (!info && binder->mode == INK_BIND_REPORT) {
         collect_missing(binder, name);
     } else if (!info) {
@@ -458,6 +460,11 @@ void ink_bind_ignore(ink_binder *binder, const char *prefix) {
     if (!binder->used) return;
     for (size_t i = 0; i < binder->weights->n_tensors; i++)
         if (strncmp(binder->weights->tensors[i].name, prefix, strlen(prefix)) == 0) binder->used[i] = true;
+}
+
+void ink_bind_drop(const ink_binder *binder, const char *name) {
+    const ink_tensor_info *info = find(binder->weights, name);
+    if (info) ink_mapfile_drop(info->data, info->n_bytes);
 }
 
 void ink_binder_release(ink_binder *binder) {

@@ -90,6 +90,10 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);
 
+/* Tells the system that the file's bytes of a tensor are not needed soon. Other ink_weights may still use them: they are read
+ * again. */
+void ink_bind_drop(const ink_binder *binder, const char *name);
+
 /* Releases what the binder itself owns (used, missing), not the store. */
 void ink_binder_release(ink_binder *binder);
 
