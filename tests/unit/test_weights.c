@@ -251,6 +251,34 @@ static void test_vectors(void **state) {
     test_folder_remove(folder);
 }
 
+static ink_status stop_at_second(void *user, const ink_binder *binder) {
+    int *calls = user;
+    return ++*calls == 2 ? ink_fail(binder->error, INK_ERROR_CANCELLED, "stopped") : INK_OK;
+}
+
+static void test_loaded_is_told_and_may_stop(void **state) {
+    (void)state;
+    char folder[TEST_PATH];
+    ink_weights *weights = open_mixed(folder);
+    for (int mode = INK_BIND_CHECK; mode <= INK_BIND_LOAD; mode++) {
+        ink_store store = {0};
+        ink_error error = {0};
+        int calls = 0;
+        ink_binder binder = {.weights = weights, .mode = (ink_bind_mode)mode, .store = &store, .error = &error};
+        binder.loaded = stop_at_second;
+        binder.loaded_user = &calls;
+        ink_tensor vector;
+        for (int i = 0; i < 3; i++) ink_bind_vector(&binder, &vector, 6, "odd");
+        assert_int_equal(calls, mode == INK_BIND_LOAD ? 2 : 0);
+        assert_int_equal(binder.status, mode == INK_BIND_LOAD ? INK_ERROR_CANCELLED : INK_OK);
+        assert_int_equal(binder.stored_bytes, mode == INK_BIND_LOAD ? 48 : 72);
+        assert_int_equal(binder.peak_bytes, binder.stored_bytes);
+        ink_store_release(&store);
+    }
+    ink_weights_close(&weights);
+    test_folder_remove(folder);
+}
+
 typedef void (*bind_call)(ink_binder *binder, ink_tensor *vector, ink_weight *weight);
 
 static void missing(ink_binder *b, ink_tensor *v, ink_weight *w) { (void)w, ink_bind_vector(b, v, 3, "blocks.%d.x", 7); }
@@ -515,6 +543,7 @@ int main(void) {
         cmocka_unit_test(test_renaming),
         cmocka_unit_test(test_types_and_places),
         cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_loaded_is_told_and_may_stop),
         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_report),
         cmocka_unit_test(test_convolutions),
