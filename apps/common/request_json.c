@@ -48,21 +48,33 @@ json_t *app_seed_to_json(uint64_t seed) {
     return json_string(digits);
 }
 
+static json_t *optional_string(const char *text) { return text ? json_string(text) : json_null(); }
+
+/* One line of ASCII, so that the plain text chunk of PNG, which is Latin-1, holds it. */
+static char *dump_checked(const json_t *root) {
+    char *text = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+    /* When memory runs out in the middle, jansson leaves a part out and says nothing. */
+    json_t *again = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    if (!again || !json_equal(root, again)) {
+        free(text);
+        text = NULL;
+    }
+    json_decref(again);
+    return text;
+}
+
 char *app_record_to_json(const app_record *record) {
     const ink_request *request = &record->request;
     char rng[RNG_SIZE];
-    json_t *seed = app_seed_to_json(request->seed);
-    if (!seed) return NULL;
     ink_request_get_rng(request, rng, sizeof rng);
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s*, s:s, s:s?, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT,
-                             "version", record->version, "model", record->model, "precision", record->precision, "cpu", record->cpu,
-                             "prompt", request->prompt, "negative_prompt", request->negative_prompt, "width",
-                             (json_int_t)request->width, "height", (json_int_t)request->height, "steps", (json_int_t)request->steps,
-                             "guidance", request->guidance, "seed", seed, "rng", rng, "noise_dtype",
-                             app_noise_name(request->noise_dtype));
-    if (!root) return NULL;
-    /* ASCII, so that the plain text chunk of PNG, which is Latin-1, holds it. */
-    char *text = json_dumps(root, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17));
+    /* Not "s?" and "s*" for what is optional: they take a string that found no memory for one that is absent. */
+    json_t *root = json_pack(
+        "{s:i, s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT, "version",
+        record->version, "model", record->model, "precision", record->precision, "cpu", optional_string(record->cpu), "prompt",
+        request->prompt, "negative_prompt", optional_string(request->negative_prompt), "width", (json_int_t)request->width,
+        "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance, "seed",
+        app_seed_to_json(request->seed), "rng", rng, "noise_dtype", app_noise_name(request->noise_dtype));
+    char *text = root ? dump_checked(root) : NULL;
     json_decref(root);
     return text;
 }
