@@ -23,7 +23,8 @@ void ink_scheduler_sigmas(float *sigmas, const ink_scheduler_config *config, int
         double even = i == n_steps - 1 ? last : 1.0 + (double)i * ((last - 1.0) / (double)(n_steps - 1));
         sigmas[i] = shift((float)even, config, mu);
     }
-    if (config->shift_terminal != 0 && n_steps > 1) {
+    /* Nothing to stretch where all noise stays to the end: a single step, or a shift so large that it rounds to 1. */
+    if (config->shift_terminal != 0 && n_steps > 1 && sigmas[n_steps - 1] < 1.0f) {
         float stretch = (1.0f - sigmas[n_steps - 1]) / (float)(1.0 - config->shift_terminal);
         for (int64_t i = 0; i < n_steps; i++) sigmas[i] = 1.0f - (1.0f - sigmas[i]) / stretch;
     }
