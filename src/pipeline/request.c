@@ -100,9 +100,12 @@ ink_status ink_request_set_rng(ink_request *request, const char *text, ink_error
     bool cuda = strcmp(text, "torch-cuda") == 0;
     if (!cuda) cuda = sscanf(text, "torch-cuda:%4" SCNd64 "%n", &sms, &end) == 1 && text[end] == '\0';
     if (!cuda) cuda = sscanf(text, "torch-cuda:%4" SCNd64 "x%5" SCNd64 "%n", &sms, &threads, &end) == 2 && text[end] == '\0';
-    if (!cuda || sms < 1 || threads < MIN_THREADS_PER_SM)
+    /* scanf would skip white space and read a sign. */
+    if (!cuda || strpbrk(text, "+ \t\n\v\f\r") || sms < 1 || threads < MIN_THREADS_PER_SM)
         return ink_fail(error, INK_ERROR_ARGUMENT,
-                        "generator \"%.60s\" is unknown: expected torch-cpu, torch-cpu-2.13, torch-cuda or torch-cuda:SMs", text);
+                        "generator \"%.60s\" is unknown: expected torch-cpu, torch-cpu-2.13, torch-cuda or "
+                        "torch-cuda:SMs[xTHREADS]",
+                        text);
     request->rng = INK_RNG_TORCH_CUDA;
     request->cuda_sms = sms;
     request->cuda_threads_per_sm = threads;
