@@ -2,6 +2,8 @@
 #include "pipeline/stages.h"
 
 #include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,6 +38,16 @@ void ink_stages_release(ink_stages *stages) {
     *stages = (ink_stages){0};
 }
 
+/* As JSON spells it: printf would use the decimal point of whatever locale the program has set. False without memory. */
+static bool write_number(char *text, size_t size, double value) {
+    json_t *number = value == floor(value) ? json_integer((json_int_t)value) : json_real(value);
+    size_t n = number ? json_dumpb(number, text, size - 1, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17)) : 0;
+    json_decref(number);
+    if (n == 0 || n >= size) return false;
+    text[n] = '\0';
+    return true;
+}
+
 ink_status ink_stages_write(const ink_stages *stages, const char *path, const ink_request *request, bool guided, ink_error *error) {
     ink_named_f32 tensors[INK_N_STAGES];
     size_t n = 0;
@@ -47,7 +59,8 @@ ink_status ink_stages_write(const ink_stages *stages, const char *path, const in
     }
     char steps[24], guidance[32], width[24], height[24], seed[24], rng[40];
     snprintf(steps, sizeof steps, "%" PRId64, request->steps);
-    snprintf(guidance, sizeof guidance, "%.9g", guided ? request->guidance : 1.0);
+    if (!write_number(guidance, sizeof guidance, guided ? request->guidance : 1.0))
+        return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to write it", path);
     snprintf(width, sizeof width, "%" PRId64, request->width);
     snprintf(height, sizeof height, "%" PRId64, request->height);
     snprintf(seed, sizeof seed, "%" PRIu64, request->seed);
