@@ -77,9 +77,12 @@ INK_API const char *ink_status_name(ink_status status);
 typedef struct ink_model ink_model;
 
 typedef enum ink_precision {
-    INK_PRECISION_AUTO = 0, /* what the checkpoint stores: f32 when the transformer is stored in f32, else bf16 */
+    INK_PRECISION_AUTO = 0, /* every matrix as the checkpoint stores it */
     INK_PRECISION_F32,      /* all arithmetic and weights in f32: the reference mode */
-    INK_PRECISION_BF16      /* weights in bf16; sums, residual stream, norms, softmax and latents in f32 */
+    INK_PRECISION_BF16,     /* weights in 16 bits; sums, residual stream, norms, softmax and latents in f32 */
+    INK_PRECISION_FP8,      /* matrices in 8-bit floats (e4m3) with a scale for each row, but for the network's ends */
+    INK_PRECISION_Q8,       /* matrices in 8-bit integers in groups of 64 with scale and bias, but for the network's ends */
+    INK_PRECISION_Q4        /* the same in 4 bits */
 } ink_precision;
 
 typedef struct ink_model_options {

@@ -17,7 +17,10 @@ static const uint64_t largest_exact = (UINT64_C(1) << 53) - 1;
 
 static const char *const noise_names[] = {[INK_NOISE_AUTO] = "auto", [INK_NOISE_F32] = "f32", [INK_NOISE_BF16] = "bf16"};
 static const char *const precision_names[] = {
-    [INK_PRECISION_AUTO] = "auto", [INK_PRECISION_F32] = "f32", [INK_PRECISION_BF16] = "bf16"};
+    [INK_PRECISION_AUTO] = "auto", [INK_PRECISION_F32] = "f32", [INK_PRECISION_BF16] = "bf16",
+    [INK_PRECISION_FP8] = "fp8",   [INK_PRECISION_Q8] = "q8",   [INK_PRECISION_Q4] = "q4"};
+
+enum { N_PRECISIONS = sizeof precision_names / sizeof *precision_names };
 
 static int find_name(const char *const *names, int n, const char *text) {
     for (int i = 0; i < n; i++)
@@ -34,7 +37,7 @@ bool app_noise_parse(const char *text, ink_noise_dtype *noise) {
 }
 
 bool app_precision_parse(const char *text, ink_precision *precision) {
-    int found = find_name(precision_names, 3, text);
+    int found = find_name(precision_names, N_PRECISIONS, text);
     if (found >= 0) *precision = (ink_precision)found;
     return found >= 0;
 }

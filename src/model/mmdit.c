@@ -48,16 +48,16 @@ void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b)
         return;
     }
     int64_t d = config->dim;
-    ink_bind_matrix(b, &m->img_in, d, config->in_channels, "img_in.weight");
+    ink_bind_sensitive_matrix(b, &m->img_in, d, config->in_channels, "img_in.weight");
     ink_bind_vector(b, &m->img_in_bias, d, "img_in.bias");
     ink_bind_vector(b, &m->txt_norm, config->joint_dim, "txt_norm.weight");
-    ink_bind_matrix(b, &m->txt_in, d, config->joint_dim, "txt_in.weight");
+    ink_bind_sensitive_matrix(b, &m->txt_in, d, config->joint_dim, "txt_in.weight");
     ink_bind_vector(b, &m->txt_in_bias, d, "txt_in.bias");
     for (int i = 0; i < config->n_layers; i++) {
         bind_stream(&m->blocks[i].txt, &txt_names, config, b, i);
         bind_stream(&m->blocks[i].img, &img_names, config, b, i);
     }
-    ink_bind_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
+    ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
     ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
 }
 
@@ -80,10 +80,10 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
 static void linear_once(ink_ctx *c, ink_binder *b, ink_tensor dst, ink_tensor x, ink_activation act, const char *name) {
     ink_weight w;
     ink_tensor bias;
-    char weight_name[80];
     int64_t before = b->stored_bytes;
+    char weight_name[80];
     snprintf(weight_name, sizeof weight_name, "%s.weight", name);
-    ink_bind_matrix(b, &w, dst.cols, x.cols, "%s", weight_name);
+    ink_bind_sensitive_matrix(b, &w, dst.cols, x.cols, "%s", weight_name);
     ink_bind_vector(b, &bias, dst.cols, "%s.bias", name);
     if (b->status != INK_OK && c->status == INK_OK) c->status = b->status;
     if (c->status == INK_OK) ink_linear(c, dst, x, &w, (ink_linear_epilogue){.bias = &bias, .activation = act});

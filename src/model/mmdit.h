@@ -12,6 +12,7 @@
 
 #include "model/config.h"
 #include "ops/ops.h"
+#include "tensor/binder.h"
 
 /* The weights of one stream in one block. */
 typedef struct ink_mmdit_stream {

@@ -7,6 +7,7 @@
 
 #include "model/config.h"
 #include "ops/ops.h"
+#include "tensor/binder.h"
 
 typedef struct ink_text_layer {
     ink_tensor input_norm, post_attention_norm; /* [1, hidden] */

@@ -7,6 +7,7 @@
 
 #include "model/config.h"
 #include "ops/ops.h"
+#include "tensor/binder.h"
 
 typedef struct ink_vae_conv {
     ink_weight w; /* [out, kernel * kernel * in] */

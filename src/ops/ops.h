@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "tensor/tensor.h"
-#include "tensor/weights.h"
+#include "tensor/weight.h"
 
 typedef enum ink_activation { INK_ACT_NONE, INK_ACT_GELU_TANH, INK_ACT_SILU } ink_activation;
 

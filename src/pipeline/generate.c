@@ -87,7 +87,7 @@ static ink_status tensor_loaded(void *user, const ink_binder *binder) {
 static ink_binder binder_of(run *r, ink_component component) {
     return (ink_binder){.weights = r->model->weights[component],
                         .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
-                        .matrix_dtype = r->model->matrix_dtype,
+                        .precision = r->model->precision,
                         .store = &r->store,
                         .error = r->error,
                         .loaded = is_dry(r) ? NULL : tensor_loaded,

@@ -100,7 +100,7 @@ static ink_status inspect_component(component *part, const ink_config *config, i
             part->report.n_parameters += ink_weights_at(weights, i)->n_elements;
             part->report.n_bytes += (int64_t)ink_weights_at(weights, i)->n_bytes;
         }
-        ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .matrix_dtype = INK_BF16, .error = &finding};
+        ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .error = &finding};
         binder.used = ink_alloc_array(ink_weights_count(weights), sizeof *binder.used);
         part->dtypes = describe_dtypes(weights);
         if (binder.used) bind_all(&binder, config, which);

@@ -24,16 +24,20 @@ ink_status ink_component_open(ink_weights **weights, const char *dir, ink_compon
     return status;
 }
 
-/* f32 when the transformer is stored so, else bf16. */
-static ink_dtype stored_precision(const ink_weights *transformer) {
-    for (size_t i = 0; i < ink_weights_count(transformer); i++)
-        if (ink_weights_at(transformer, i)->dtype != INK_F32) return INK_BF16;
-    return INK_F32;
+/* What a transformer is stored in, when it is one of the plain precisions. */
+static ink_precision stored_precision(const ink_weights *transformer) {
+    bool f32 = true, plain = true;
+    for (size_t i = 0; i < ink_weights_count(transformer); i++) {
+        ink_dtype dtype = ink_weights_at(transformer, i)->dtype;
+        f32 = f32 && dtype == INK_F32;
+        plain = plain && (dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16);
+    }
+    return f32 ? INK_PRECISION_F32 : plain ? INK_PRECISION_BF16 : INK_PRECISION_AUTO;
 }
 
 static ink_status open_parts(ink_model *model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_precision precision = options ? options->precision : INK_PRECISION_AUTO;
-    if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_BF16)
+    if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_Q4)
         return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
     ink_status status = ink_config_open(&model->config, dir, error);
     if (status != INK_OK) return status;
@@ -48,9 +52,7 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
     if (ink_tokenizer_size(model->tokenizer) > model->config.text_encoder.vocab_size)
         return ink_fail(error, INK_ERROR_FORMAT, "%s: the tokenizer has ids up to %d, but the text encoder only %lld embeddings",
                         dir, (int)ink_tokenizer_size(model->tokenizer) - 1, (long long)model->config.text_encoder.vocab_size);
-    model->matrix_dtype = precision == INK_PRECISION_F32    ? INK_F32
-                          : precision == INK_PRECISION_BF16 ? INK_BF16
-                                                            : stored_precision(model->weights[INK_TRANSFORMER]);
+    model->precision = precision == INK_PRECISION_AUTO ? stored_precision(model->weights[INK_TRANSFORMER]) : precision;
     /* A dry run names every tensor to the headers, so that a checkpoint that cannot work fails here, not after minutes. */
     ink_request smallest;
     ink_request_init(&smallest, model);
@@ -78,4 +80,7 @@ void ink_model_close(ink_model **model) {
     *model = NULL;
 }
 
-const char *ink_model_precision(const ink_model *model) { return model->matrix_dtype == INK_F32 ? "f32" : "bf16"; }
+const char *ink_model_precision(const ink_model *model) {
+    static const char *const names[] = {"as stored", "f32", "bf16", "fp8", "q8", "q4"};
+    return names[model->precision];
+}

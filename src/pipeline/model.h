@@ -13,7 +13,7 @@ struct ink_model {
     ink_config config;
     ink_tokenizer *tokenizer;
     ink_weights *weights[INK_N_COMPONENTS];
-    ink_dtype matrix_dtype; /* the precision: of matrices, as ops use them */
+    ink_precision precision; /* INK_PRECISION_AUTO when the files mix forms that are used as they are */
 };
 
 /* "text_encoder": the name of its folder. Static storage. */

@@ -70,7 +70,7 @@ bool ink_request_guided(const ink_request *request) { return request->guidance >
 ink_request ink_request_resolved(const ink_request *request, const ink_model *model) {
     ink_request resolved = *request;
     if (resolved.noise_dtype == INK_NOISE_AUTO)
-        resolved.noise_dtype = model->matrix_dtype == INK_F32 ? INK_NOISE_F32 : INK_NOISE_BF16;
+        resolved.noise_dtype = model->precision == INK_PRECISION_F32 ? INK_NOISE_F32 : INK_NOISE_BF16;
     return resolved;
 }
 

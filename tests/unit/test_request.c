@@ -22,7 +22,7 @@ static int setup(void **state) {
     model.config.vae.scale = 8;
     model.config.mmdit.patch_size = 2;
     model.config.defaults = (ink_default_config){.width = 64, .height = 32, .steps = 3, .guidance = 4, .negative_prompt = negative};
-    model.matrix_dtype = INK_F32;
+    model.precision = INK_PRECISION_F32;
     *state = &model;
     return 0;
 }
@@ -168,7 +168,7 @@ static void test_resolved(void **state) {
     ink_model model = *(ink_model *)*state;
     ink_request request = valid(&model);
     assert_int_equal(ink_request_resolved(&request, &model).noise_dtype, INK_NOISE_F32);
-    model.matrix_dtype = INK_BF16;
+    model.precision = INK_PRECISION_BF16;
     assert_int_equal(ink_request_resolved(&request, &model).noise_dtype, INK_NOISE_BF16);
     request.noise_dtype = INK_NOISE_F32;
     assert_int_equal(ink_request_resolved(&request, &model).noise_dtype, INK_NOISE_F32);

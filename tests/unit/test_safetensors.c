@@ -177,7 +177,7 @@ static void test_types(void **state) {
                  {"U16", 2, INK_OTHER_DTYPE},
                  {"U8", 1, INK_OTHER_DTYPE},
                  {"BOOL", 1, INK_OTHER_DTYPE},
-                 {"F8_E4M3", 1, INK_OTHER_DTYPE},
+                 {"F8_E4M3", 1, INK_F8_E4M3},
                  {"F8_E5M2", 1, INK_OTHER_DTYPE}};
     (void)state;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {

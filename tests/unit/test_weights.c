@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "inkstone.h"
 #include "support/files.h"
-#include "tensor/weights.h"
+#include "tensor/binder.h"
 
 #define T(dtype, shape, begin, end) "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
@@ -180,9 +180,12 @@ static ink_weights *open_mixed(char folder[TEST_PATH]) {
     return open_or_fail(folder, "w", NULL);
 }
 
+static ink_precision precision_of(ink_dtype dtype) { return dtype == INK_F32 ? INK_PRECISION_F32 : INK_PRECISION_BF16; }
+
 static float element(const ink_weight *weight, int64_t i) {
     if (weight->dtype == INK_F32) return ((const float *)weight->data)[i];
-    return ink_f32_from_bf16(((const uint16_t *)weight->data)[i]);
+    uint16_t bits = ((const uint16_t *)weight->data)[i];
+    return weight->dtype == INK_F16 ? ink_f32_from_f16(bits) : ink_f32_from_bf16(bits);
 }
 
 static void test_types_and_places(void **state) {
@@ -194,14 +197,19 @@ static void test_types_and_places(void **state) {
         for (int source = 0; source < 3; source++) {
             ink_error error = {0};
             ink_store store = {0};
-            ink_binder binder = {
-                .weights = weights, .mode = INK_BIND_LOAD, .matrix_dtype = (ink_dtype)target, .store = &store, .error = &error};
-            ink_binder check = {.weights = weights, .mode = INK_BIND_CHECK, .matrix_dtype = (ink_dtype)target};
+            ink_binder binder = {.weights = weights,
+                                 .mode = INK_BIND_LOAD,
+                                 .precision = precision_of((ink_dtype)target),
+                                 .store = &store,
+                                 .error = &error};
+            ink_binder check = {.weights = weights, .mode = INK_BIND_CHECK, .precision = precision_of((ink_dtype)target)};
             ink_weight weight = {0}, unloaded = {0};
             ink_bind_matrix(&binder, &weight, 2, 3, "%s", names[source]);
             ink_bind_matrix(&check, &unloaded, 2, 3, "%s", names[source]);
             if (binder.status != INK_OK) fail_msg("%s", error.message);
-            assert_true(weight.dtype == (ink_dtype)target && weight.rows == 2 && weight.cols == 3);
+            /* Halves have 16 bits as well: they stay what they are. */
+            ink_dtype form = target == INK_BF16 && source == INK_F16 ? INK_F16 : (ink_dtype)target;
+            assert_true(weight.dtype == form && weight.rows == 2 && weight.cols == 3);
             assert_null(unloaded.data);
             for (int64_t i = 0; i < 6; i++) {
                 float exact = six[i], limit = exact < 0 ? -exact : exact;
@@ -209,7 +217,7 @@ static void test_types_and_places(void **state) {
                 assert_true(difference <= limit / 256 && -difference <= limit / 256);
                 if (source == target && target == INK_F32) assert_true(difference == 0);
             }
-            bool in_place = source == target;
+            bool in_place = source == (int)form;
             int64_t size = target == INK_F32 ? 24 : 12;
             assert_int_equal(binder.mapped_bytes, in_place ? size : 0);
             assert_int_equal(binder.stored_bytes, in_place ? 0 : size);
@@ -230,7 +238,8 @@ static void test_vectors(void **state) {
     ink_store store = {0};
     ink_error error = {0};
     /* Vectors are f32 whatever matrices are. */
-    ink_binder binder = {.weights = weights, .mode = INK_BIND_LOAD, .matrix_dtype = INK_BF16, .store = &store, .error = &error};
+    ink_binder binder = {
+        .weights = weights, .mode = INK_BIND_LOAD, .precision = INK_PRECISION_BF16, .store = &store, .error = &error};
     ink_tensor odd = {0}, gamma = {0};
     ink_bind_vector(&binder, &odd, 6, "odd");
     ink_bind_vector(&binder, &gamma, 3, "gam%s", "ma");
@@ -311,7 +320,7 @@ static void test_what_is_refused(void **state) {
         {scalar_as_vector, INK_ERROR_FORMAT, ": tensor scalar has shape [], expected [1]"},
         {transposed, INK_ERROR_FORMAT, ": tensor f32 has shape [2, 3], expected [3, 2]"},
         {vector_as_matrix, INK_ERROR_FORMAT, ": tensor odd has shape [6], expected [6, 1]"},
-        {wrong_type, INK_ERROR_UNSUPPORTED, ": tensor i8 is stored as I8, only F32, BF16 and F16 are supported"},
+        {wrong_type, INK_ERROR_UNSUPPORTED, ": tensor i8 is stored as I8, only F32, BF16, F16 and F8_E4M3 are supported"},
         {wrong_conv, INK_ERROR_FORMAT, ": tensor conv1 has shape [2, 3, 1, 1, 1], expected [2, 3, 3, 3] or [2, 3, n, 3, 3]"},
         {matrix_as_conv, INK_ERROR_FORMAT, ": tensor f32 has shape [2, 3], expected [2, 3, 1, 1] or [2, 3, n, 1, 1]"},
         {long_name, INK_ERROR_INTERNAL, "is too long"},
@@ -399,7 +408,8 @@ static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target) {
     ink_weights *weights = open_or_fail(folder, "w", NULL);
     ink_store store = {0};
     ink_error error = {0};
-    ink_binder binder = {.weights = weights, .mode = INK_BIND_LOAD, .matrix_dtype = target, .store = &store, .error = &error};
+    ink_binder binder = {
+        .weights = weights, .mode = INK_BIND_LOAD, .precision = precision_of(target), .store = &store, .error = &error};
     ink_weight weight = {0};
     ink_bind_conv(&binder, &weight, OUT, IN, k, "w");
     if (binder.status != INK_OK) fail_msg("%s", error.message);
@@ -470,7 +480,7 @@ static void test_no_memory(void **state) {
             status = ink_weights_open(&weights, folder, "w", text_rename, &error);
             if (status == INK_OK) {
                 ink_binder binder = {
-                    .weights = weights, .mode = INK_BIND_LOAD, .matrix_dtype = INK_BF16, .store = &store, .error = &error};
+                    .weights = weights, .mode = INK_BIND_LOAD, .precision = INK_PRECISION_BF16, .store = &store, .error = &error};
                 bind_all(&binder);
                 status = binder.status;
                 ink_binder report = {.weights = weights, .mode = INK_BIND_REPORT, .error = &error};
@@ -503,9 +513,13 @@ static void test_recorded_checkpoints(void **state) {
             for (int target = INK_F32; target <= INK_BF16; target++) {
                 ink_store store = {0};
                 ink_error error = {0};
-                ink_binder load = {
-                    .weights = weights, .mode = INK_BIND_LOAD, .matrix_dtype = (ink_dtype)target, .store = &store, .error = &error};
-                ink_binder check = {.weights = weights, .mode = INK_BIND_CHECK, .matrix_dtype = (ink_dtype)target, .error = &error};
+                ink_binder load = {.weights = weights,
+                                   .mode = INK_BIND_LOAD,
+                                   .precision = precision_of((ink_dtype)target),
+                                   .store = &store,
+                                   .error = &error};
+                ink_binder check = {
+                    .weights = weights, .mode = INK_BIND_CHECK, .precision = precision_of((ink_dtype)target), .error = &error};
                 load.used = ink_alloc_array(ink_weights_count(weights), sizeof *load.used);
                 bind_all(&load);
                 bind_all(&check);

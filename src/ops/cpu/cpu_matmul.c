@@ -19,6 +19,7 @@ enum {
 };
 
 _Static_assert(BLOCK_ROWS % 6 == 0 && BLOCK_ROWS % 8 == 0, "blocks must hold whole tiles");
+_Static_assert(BLOCK_INNER % INK_MAX_GROUP == 0, "slices must hold whole groups and blocks");
 _Static_assert(BLOCK_COLS % INK_MAX_TILE_COLS == 0, "blocks must hold whole panels");
 
 /* Read where a tap falls on the padding. */
@@ -49,10 +50,15 @@ static const float *left_row(const product *p, int64_t m, int64_t tap) {
 
 static void pack_panel(const product *p, float *panel, int64_t col, int64_t n_cols, int64_t inner, int64_t n_inner) {
     int64_t at = col * p->w->cols + inner;
-    if (p->w->dtype == INK_BF16)
+    if (p->w->dtype == INK_BF16) {
         p->kernels->pack_bf16(panel, (const uint16_t *)p->w->data + at, p->w->cols, n_cols, n_inner);
-    else
+    } else if (p->w->dtype == INK_F32) {
         p->kernels->pack_f32(panel, (const float *)p->w->data + at, p->w->cols, n_cols, n_inner);
+    } else {
+        float rows[INK_MAX_TILE_COLS * BLOCK_INNER];
+        for (int64_t i = 0; i < n_cols; i++) ink_weight_decode(rows + i * n_inner, p->w, col + i, inner, n_inner);
+        p->kernels->pack_f32(panel, rows, n_inner, n_cols, n_inner);
+    }
 }
 
 /* Adds the slice [inner, inner + n_inner) of one tap to the sums of a block. */

@@ -26,9 +26,7 @@ void ink_cpu_upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64
 
 void ink_cpu_embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
     (void)d;
-    size_t row_bytes = (size_t)table->cols * ink_dtype_size(table->dtype);
-    for (int64_t i = 0; i < dst.rows; i++)
-        ink_convert(ink_row(dst, i), INK_F32, (const char *)table->data + (size_t)ids[i] * row_bytes, table->dtype, dst.cols);
+    for (int64_t i = 0; i < dst.rows; i++) ink_weight_decode(ink_row(dst, i), table, ids[i], 0, dst.cols);
 }
 
 void ink_cpu_timestep_embed(const ink_device *d, ink_tensor dst, ink_tensor t) {

@@ -5,7 +5,13 @@
 
 double ink_ref_weight_at(const ink_weight *w, int64_t row, int64_t col) {
     int64_t i = row * w->cols + col;
-    return w->dtype == INK_BF16 ? ink_f32_from_bf16(((const uint16_t *)w->data)[i]) : ((const float *)w->data)[i];
+    if (w->dtype == INK_F32) return ((const float *)w->data)[i];
+    if (w->dtype == INK_BF16) return ink_f32_from_bf16(((const uint16_t *)w->data)[i]);
+    /* Other forms are decoded a group at a time; slow, and plain to see. */
+    float group[INK_MAX_GROUP];
+    int64_t n = ink_dtype_is_float(w->dtype) ? 1 : w->group ? w->group : ink_dtype_block_elements(w->dtype);
+    ink_weight_decode(group, w, row, col / n * n, n);
+    return group[col % n];
 }
 
 double ink_ref_silu(double x) { return x / (1 + exp(-x)); }

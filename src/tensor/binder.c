@@ -1,0 +1,419 @@
+/* binder.c - from tensors in files to the forms that ops read. */
+#include "tensor/binder.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mapfile.h"
+#include "base/memory.h"
+#include "tensor/quantize.h"
+
+/* ---- store ------------------------------------------------------------------------------------------------------- */
+
+/* A pointer list that has room for one more; NULL, and the old one untouched, without memory. */
+static void **grow(void **list, size_t n, size_t *capacity) {
+    if (n < *capacity) return list;
+    size_t larger = *capacity ? 2 * *capacity : 64;
+    void **copy = ink_alloc_array(larger, sizeof *copy);
+    if (!copy) return NULL;
+    if (n) memcpy(copy, list, n * sizeof *copy);
+    ink_free(list);
+    *capacity = larger;
+    return copy;
+}
+
+static void *store_take(ink_store *store, size_t size) {
+    void **blocks = grow(store->blocks, store->n_blocks, &store->capacity);
+    if (!blocks) return NULL;
+    store->blocks = blocks;
+    void *block = ink_alloc(size);
+    if (!block) return NULL;
+    store->blocks[store->n_blocks++] = block;
+    store->bytes += (int64_t)size;
+    return block;
+}
+
+void ink_store_release(ink_store *store) {
+    for (size_t i = 0; i < store->n_blocks; i++) ink_free(store->blocks[i]);
+    ink_free(store->blocks);
+    *store = (ink_store){0};
+}
+
+/* ---- names and shapes -------------------------------------------------------------------------------------------- */
+
+enum { MAX_NAME = 256, MAX_SHAPE_TEXT = 22 * INK_MAX_DIMS + 3 };
+
+static const char *shape_text(char text[MAX_SHAPE_TEXT], const ink_tensor_info *info) {
+    size_t n = (size_t)snprintf(text, MAX_SHAPE_TEXT, "[");
+    for (int i = 0; i < info->n_dims; i++)
+        n += (size_t)snprintf(text + n, MAX_SHAPE_TEXT - n, "%s%lld", i ? ", " : "", (long long)info->shape[i]);
+    snprintf(text + n, MAX_SHAPE_TEXT - n, "]");
+    return text;
+}
+
+static void collect_missing(ink_binder *binder, const char *name) {
+    char *copy = ink_strdup(name);
+    void **missing = copy ? grow((void **)binder->missing, binder->n_missing, &binder->missing_capacity) : NULL;
+    if (!missing) {
+        ink_free(copy);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for the list of missing tensors",
+                                  ink_weights_origin(binder->weights));
+        return;
+    }
+    binder->missing = (char **)missing;
+    binder->missing[binder->n_missing++] = copy;
+}
+
+/* The tensor of that name, marked as used; NULL when there is none, of which the status tells unless the mode is to report. */
+static const ink_tensor_info *look_up(ink_binder *binder, const char *name) {
+    const ink_tensor_info *info = ink_weights_find(binder->weights, name);
+    if (info && binder->used) {
+        /* The list is sorted and in one piece: its first element gives the place of any other. */
+        binder->used[info - ink_weights_at(binder->weights, 0)] = true;
+    } else if (!info && binder->mode == INK_BIND_REPORT) {
+        collect_missing(binder, name);
+    } else if (!info) {
+        binder->status = ink_fail(binder->error, INK_ERROR_FORMAT, "%s: tensor %s is missing", ink_weights_origin(binder->weights),
+                                  name);
+    }
+    return info;
+}
+
+/* The tensor BASE + SUFFIX if there is one: it may be absent without being missing. */
+static const ink_tensor_info *look_beside(ink_binder *binder, const char *base, const char *suffix) {
+    char name[MAX_NAME + 16];
+    snprintf(name, sizeof name, "%s%s", base, suffix);
+    return ink_weights_find(binder->weights, name) ? look_up(binder, name) : NULL;
+}
+
+INK_PRINTF(3, 0)
+static bool make_name(char name[MAX_NAME], ink_binder *binder, const char *format, va_list arguments) {
+    if (binder->status != INK_OK) return false;
+    if (vsnprintf(name, MAX_NAME, format, arguments) < MAX_NAME) return true;
+    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long",
+                              ink_weights_origin(binder->weights), name);
+    return false;
+}
+
+static void fail_shape(ink_binder *binder, const ink_tensor_info *info, const char *expected) {
+    char found[MAX_SHAPE_TEXT];
+    binder->status = ink_fail(binder->error, INK_ERROR_FORMAT, "%s: tensor %s has shape %s, expected %s",
+                              ink_weights_origin(binder->weights), info->name, shape_text(found, info), expected);
+}
+
+/* True when the dimensions from `first` on are all 1. */
+static bool only_ones(const ink_tensor_info *info, int first) {
+    for (int i = first; i < info->n_dims; i++)
+        if (info->shape[i] != 1) return false;
+    return true;
+}
+
+/* ---- memory --------------------------------------------------------------------------------------------------------- */
+
+/* Counts size bytes as held by the store and, when loading, takes them. NULL when there is nothing to fill. */
+static void *take(ink_binder *binder, const char *name, int64_t size) {
+    binder->stored_bytes += size;
+    if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
+    if (binder->mode != INK_BIND_LOAD) return NULL;
+    void *block = store_take(binder->store, (size_t)size);
+    if (!block)
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes",
+                                  ink_weights_origin(binder->weights), name, (long long)size);
+    return block;
+}
+
+static void report_loaded(ink_binder *binder) {
+    if (binder->status == INK_OK && binder->mode == INK_BIND_LOAD && binder->loaded)
+        binder->status = binder->loaded(binder->loaded_user, binder);
+}
+
+/* ---- vectors -------------------------------------------------------------------------------------------------------- */
+
+static void fail_type(ink_binder *binder, const ink_tensor_info *info, const char *supported) {
+    binder->status = ink_fail(binder->error, INK_ERROR_UNSUPPORTED, "%s: tensor %s is stored as %s, only %s are supported",
+                              ink_weights_origin(binder->weights), info->name, info->dtype_name, supported);
+}
+
+void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char *format, ...) {
+    char name[MAX_NAME];
+    *dst = ink_view(NULL, 1, n);
+    va_list arguments;
+    va_start(arguments, format);
+    bool named = make_name(name, binder, format, arguments);
+    va_end(arguments);
+    const ink_tensor_info *info = named ? look_up(binder, name) : NULL;
+    if (!info) return;
+    if (info->n_dims < 1 || info->shape[0] != n || !only_ones(info, 1)) {
+        char expected[32];
+        snprintf(expected, sizeof expected, "[%lld]", (long long)n);
+        fail_shape(binder, info, expected);
+    } else if (!ink_dtype_is_float(info->dtype)) {
+        fail_type(binder, info, "F32, BF16, F16 and F8_E4M3");
+    } else if (info->dtype == INK_F32 && (uintptr_t)info->data % sizeof(float) == 0) {
+        binder->mapped_bytes += (int64_t)info->n_bytes;
+        /* Tensors of activations can be written, hence the type; a bound one never is. */
+        if (binder->mode == INK_BIND_LOAD) dst->data = (float *)(uintptr_t)info->data;
+    } else {
+        dst->data = take(binder, name, n * (int64_t)sizeof(float));
+        if (dst->data) ink_convert(dst->data, INK_F32, info->data, info->dtype, n);
+    }
+    report_loaded(binder);
+}
+
+/* ---- matrices as they are stored -------------------------------------------------------------------------------------- */
+
+static bool is_scale_type(ink_dtype dtype) { return dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16; }
+
+/* Packed integers [rows, cols * bits / 32] of U32, with scales and biases [rows, cols / group]. */
+static bool read_affine(ink_binder *binder, ink_weight *w, const ink_tensor_info *info, const char *base) {
+    const ink_tensor_info *scales = look_beside(binder, base, ".scales"), *biases = look_beside(binder, base, ".biases");
+    int64_t words = info->n_dims == 2 ? info->shape[1] : 0;
+    if (!scales || !biases || strcmp(info->dtype_name, "U32") != 0) {
+        fail_type(binder, info, "F32, BF16, F16, F8_E4M3, GGUF's types, and U32 with scales and biases");
+        return false;
+    }
+    w->dtype = words * 8 == w->cols ? INK_AFFINE_4 : words * 4 == w->cols ? INK_AFFINE_8 : INK_OTHER_DTYPE;
+    if (info->n_dims != 2 || info->shape[0] != w->rows || w->dtype == INK_OTHER_DTYPE) {
+        char expected[120];
+        snprintf(expected, sizeof expected, "[%lld, %lld] (4 bits) or [%lld, %lld] (8 bits)", (long long)w->rows,
+                 (long long)w->cols / 8, (long long)w->rows, (long long)w->cols / 4);
+        fail_shape(binder, info, expected);
+        return false;
+    }
+    int64_t groups = scales->n_dims == 2 ? scales->shape[1] : 0;
+    w->group = groups > 0 && w->cols % groups == 0 ? w->cols / groups : 0;
+    bool fits = w->group >= 16 && INK_MAX_GROUP % w->group == 0 && scales->shape[0] == w->rows && biases->n_dims == 2 &&
+                biases->shape[0] == w->rows && biases->shape[1] == groups;
+    if (!fits || !is_scale_type(scales->dtype) || biases->dtype != scales->dtype) {
+        binder->status = ink_fail(
+            binder->error, INK_ERROR_FORMAT,
+            "%s: %s.scales and %s.biases must be [%lld, %lld / group] of one float type, with a group of 16 to %d",
+            ink_weights_origin(binder->weights), base, base, (long long)w->rows, (long long)w->cols, INK_MAX_GROUP);
+        return false;
+    }
+    w->scales = scales->data;
+    w->biases = biases->data;
+    w->scale_dtype = scales->dtype;
+    return true;
+}
+
+/* The scale of 8-bit floats: one for all, or one for each row. */
+static bool read_scale(ink_binder *binder, ink_weight *w, const char *base) {
+    const ink_tensor_info *scale = look_beside(binder, base, ".scale_weight");
+    if (!scale) scale = look_beside(binder, base, ".weight_scale");
+    if (!scale) return true;
+    if ((scale->n_elements != 1 && scale->n_elements != w->rows) || !is_scale_type(scale->dtype)) {
+        char expected[64];
+        snprintf(expected, sizeof expected, "[1] or [%lld] of F32, BF16 or F16", (long long)w->rows);
+        fail_shape(binder, scale, expected);
+        return false;
+    }
+    w->scales = scale->data;
+    w->scale_dtype = scale->dtype;
+    w->n_scales = scale->n_elements;
+    return true;
+}
+
+/* w, whose rows and cols say what is expected, as the file holds it. False when it does not. */
+static bool read_stored(ink_binder *binder, ink_weight *w, const ink_tensor_info *info, const char *base) {
+    w->dtype = info->dtype;
+    w->data = info->data;
+    if (info->dtype == INK_OTHER_DTYPE) return read_affine(binder, w, info, base);
+    if (info->n_dims < 2 || info->shape[0] != w->rows || info->shape[1] != w->cols || !only_ones(info, 2)) {
+        char expected[64];
+        snprintf(expected, sizeof expected, "[%lld, %lld]", (long long)w->rows, (long long)w->cols);
+        fail_shape(binder, info, expected);
+        return false;
+    }
+    return info->dtype != INK_F8_E4M3 || read_scale(binder, w, base);
+}
+
+/* ---- matrices in the form that is wanted ------------------------------------------------------------------------------- */
+
+static bool is_small(ink_dtype dtype) { return dtype != INK_F32 && dtype != INK_BF16 && dtype != INK_F16; }
+
+/* What a matrix stored so becomes. */
+static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored, bool sensitive) {
+    const ink_dtype plain = stored->dtype == INK_F16 ? INK_F16 : INK_BF16; /* both have 16 bits; each keeps what it has */
+    switch (binder->precision) {
+    case INK_PRECISION_AUTO: return stored->dtype;
+    case INK_PRECISION_F32: return INK_F32;
+    case INK_PRECISION_BF16: return plain;
+    case INK_PRECISION_FP8:
+        if (is_small(stored->dtype)) return stored->dtype;
+        return sensitive ? plain : INK_F8_E4M3;
+    case INK_PRECISION_Q8:
+    case INK_PRECISION_Q4:
+        if (is_small(stored->dtype)) return stored->dtype;
+        if (sensitive || stored->cols % INK_AFFINE_GROUP != 0) return plain;
+        return binder->precision == INK_PRECISION_Q8 ? INK_AFFINE_8 : INK_AFFINE_4;
+    }
+    return stored->dtype;
+}
+
+/* Fills row of dst, whose memory is there, from x [cols]. */
+static void encode_row(ink_weight *dst, int64_t row, const float *x) {
+    int64_t first = row * dst->cols, group = row * dst->cols / (dst->group ? dst->group : 1);
+    unsigned char *data = (unsigned char *)(uintptr_t)dst->data;
+    if (dst->dtype == INK_AFFINE_8 || dst->dtype == INK_AFFINE_4)
+        ink_quantize_affine(dst->dtype, x, dst->cols, data + (dst->dtype == INK_AFFINE_8 ? first : first / 2),
+                            (uint16_t *)(uintptr_t)dst->scales + group, (uint16_t *)(uintptr_t)dst->biases + group);
+    else if (dst->dtype == INK_F8_E4M3)
+        ink_quantize_f8(x, dst->cols, data + first, (float *)(uintptr_t)dst->scales + row);
+    else
+        ink_convert(data + (size_t)first * ink_dtype_size(dst->dtype), dst->dtype, x, INK_F32, dst->cols);
+}
+
+/* dst, whose type, rows and cols are set, in memory of the store. */
+static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name) {
+    dst->group = dst->dtype == INK_AFFINE_8 || dst->dtype == INK_AFFINE_4 ? INK_AFFINE_GROUP : 0;
+    dst->n_scales = dst->dtype == INK_F8_E4M3 ? dst->rows : 0;
+    dst->scale_dtype = dst->group ? INK_BF16 : INK_F32;
+    int64_t n_groups = dst->group ? dst->rows * (dst->cols / dst->group) : 0;
+    int64_t data_bytes = dst->rows * dst->cols / ink_dtype_block_elements(dst->dtype) * ink_dtype_block_bytes(dst->dtype);
+    dst->data = take(binder, name, data_bytes);
+    if (dst->group) {
+        dst->scales = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
+        dst->biases = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
+    } else if (dst->n_scales) {
+        dst->scales = take(binder, name, dst->n_scales * (int64_t)sizeof(float));
+    }
+    if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
+    float *x = ink_alloc_array((size_t)dst->cols, sizeof *x);
+    if (!x)
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to convert tensor %s",
+                                  ink_weights_origin(binder->weights), name);
+    for (int64_t row = 0; x && row < dst->rows; row++) {
+        ink_weight_decode(x, stored, row, 0, dst->cols);
+        encode_row(dst, row, x);
+    }
+    ink_free(x);
+    ink_mapfile_drop(stored->data, (size_t)(ink_weight_bytes(stored)));
+}
+
+static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
+    static const char suffix[] = ".weight";
+    size_t length = strlen(name), n_base = length >= sizeof suffix - 1 ? length - (sizeof suffix - 1) : 0;
+    char base[MAX_NAME];
+    snprintf(base, sizeof base, "%.*s", (int)(strcmp(name + n_base, suffix) == 0 ? n_base : length), name);
+    *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
+    const ink_tensor_info *info = look_up(binder, name);
+    ink_weight stored = {.rows = rows, .cols = cols};
+    if (!info || !read_stored(binder, &stored, info, base)) return;
+    ink_dtype form = wanted_form(binder, &stored, sensitive);
+    /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
+    bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
+    if (form == stored.dtype && readable) {
+        binder->mapped_bytes += ink_weight_bytes(&stored);
+        *dst = stored;
+        if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
+    } else {
+        dst->dtype = form;
+        convert(binder, dst, &stored, name);
+    }
+    report_loaded(binder);
+}
+
+void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...) {
+    char name[MAX_NAME];
+    va_list arguments;
+    va_start(arguments, format);
+    *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
+    if (make_name(name, binder, format, arguments)) bind_weight(binder, dst, rows, cols, name, false);
+    va_end(arguments);
+}
+
+void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...) {
+    char name[MAX_NAME];
+    va_list arguments;
+    va_start(arguments, format);
+    *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
+    if (make_name(name, binder, format, arguments)) bind_weight(binder, dst, rows, cols, name, true);
+    va_end(arguments);
+}
+
+/* ---- convolutions -------------------------------------------------------------------------------------------------------- */
+
+/* Row o of dst [out][k * k][in] from src [out][in][kt][k * k], its last kt; `taps` holds k * k numbers. */
+static void repack_row(ink_weight *dst, int64_t o, const ink_tensor_info *src, int64_t kt, int64_t kk, float *taps) {
+    int64_t in = src->shape[1];
+    for (int64_t i = 0; i < in; i++) {
+        int64_t last_slice = ((o * in + i) * kt + kt - 1) * kk, first = o * kk * in + i;
+        ink_convert(taps, INK_F32, src->data + (size_t)last_slice * ink_dtype_size(src->dtype), src->dtype, kk);
+        unsigned char *data = (unsigned char *)(uintptr_t)dst->data;
+        for (int64_t j = 0; j < kk; j++)
+            ink_convert(data + (size_t)(first + j * in) * ink_dtype_size(dst->dtype), dst->dtype, &taps[j], INK_F32, 1);
+    }
+}
+
+static bool is_conv(const ink_tensor_info *info, int64_t out, int64_t in, int64_t k) {
+    int n = info->n_dims;
+    return (n == 4 || (n == 5 && info->shape[2] >= 1)) && info->shape[0] == out && info->shape[1] == in &&
+           info->shape[n - 2] == k && info->shape[n - 1] == k;
+}
+
+static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k, const char *name) {
+    const ink_tensor_info *info = look_up(binder, name);
+    if (!info) return;
+    if (!is_conv(info, dst->rows, in, k)) {
+        char expected[220];
+        long long o = dst->rows, i = in, side = k;
+        snprintf(expected, sizeof expected, "[%lld, %lld, %lld, %lld] or [%lld, %lld, n, %lld, %lld]", o, i, side, side, o, i, side,
+                 side);
+        fail_shape(binder, info, expected);
+        return;
+    }
+    if (!ink_dtype_is_float(info->dtype)) {
+        fail_type(binder, info, "F32, BF16, F16 and F8_E4M3");
+        return;
+    }
+    bool f32 = binder->precision == INK_PRECISION_F32 || (binder->precision == INK_PRECISION_AUTO && info->dtype == INK_F32);
+    int64_t kt = info->n_dims == 5 ? info->shape[2] : 1, kk = k * k;
+    dst->dtype = f32 ? INK_F32 : INK_BF16;
+    if (kk == 1 && kt == 1 && info->dtype == dst->dtype && (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
+        binder->mapped_bytes += (int64_t)info->n_bytes;
+        if (binder->mode == INK_BIND_LOAD) dst->data = info->data;
+        return;
+    }
+    dst->data = take(binder, name, dst->rows * dst->cols * (int64_t)ink_dtype_size(dst->dtype));
+    if (!dst->data) return;
+    float *taps = ink_alloc_array((size_t)kk, sizeof *taps);
+    if (!taps)
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to rearrange tensor %s",
+                                  ink_weights_origin(binder->weights), name);
+    for (int64_t o = 0; taps && o < dst->rows; o++) repack_row(dst, o, info, kt, kk, taps);
+    ink_free(taps);
+    ink_mapfile_drop(info->data, info->n_bytes);
+}
+
+void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...) {
+    char name[MAX_NAME];
+    *dst = (ink_weight){.dtype = INK_BF16, .rows = out, .cols = k * k * in};
+    va_list arguments;
+    va_start(arguments, format);
+    if (make_name(name, binder, format, arguments)) bind_conv(binder, dst, in, k, name);
+    va_end(arguments);
+    report_loaded(binder);
+}
+
+/* ---- what was asked for ---------------------------------------------------------------------------------------------------- */
+
+void ink_bind_ignore(ink_binder *binder, const char *prefix) {
+    for (size_t i = 0; binder->used && i < ink_weights_count(binder->weights); i++)
+        if (strncmp(ink_weights_at(binder->weights, i)->name, prefix, strlen(prefix)) == 0) binder->used[i] = true;
+}
+
+void ink_bind_drop(const ink_binder *binder, const char *name) {
+    const ink_tensor_info *info = ink_weights_find(binder->weights, name);
+    if (info) ink_mapfile_drop(info->data, info->n_bytes);
+}
+
+void ink_binder_release(ink_binder *binder) {
+    for (size_t i = 0; i < binder->n_missing; i++) ink_free(binder->missing[i]);
+    ink_free(binder->missing);
+    ink_free(binder->used);
+    binder->missing = NULL;
+    binder->n_missing = binder->missing_capacity = 0;
+    binder->used = NULL;
+}

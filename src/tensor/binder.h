@@ -1,0 +1,81 @@
+/*
+ * binder.h - binding: a model names each tensor that it needs, with its shape, once, in one function that serves three ends.
+ *
+ * Vectors (norms, biases) become f32. Matrices take the form that the precision says: used in place from the mapping when the
+ * file stores that form, else converted into memory of a store.
+ */
+#ifndef INK_TENSOR_BINDER_H
+#define INK_TENSOR_BINDER_H
+
+#include <stdbool.h>
+
+#include "tensor/tensor.h"
+#include "tensor/weight.h"
+#include "tensor/weights.h"
+
+/* Memory that holds converted weights, released at once. */
+typedef struct ink_store {
+    void **blocks;
+    size_t n_blocks, capacity;
+    int64_t bytes;
+} ink_store;
+
+void ink_store_release(ink_store *store);
+
+/*
+ *   INK_BIND_CHECK   looks names, shapes and types up in the headers and counts bytes; what it fills has no data: for a dry run
+ *   INK_BIND_LOAD    fills with data
+ *   INK_BIND_REPORT  as CHECK, but goes on after a missing tensor and collects its name
+ * Sticky: after a failure further calls do nothing; look at `status` once at the end.
+ */
+typedef enum ink_bind_mode { INK_BIND_CHECK, INK_BIND_LOAD, INK_BIND_REPORT } ink_bind_mode;
+
+typedef struct ink_binder {
+    const ink_weights *weights;
+    ink_bind_mode mode;
+    ink_precision precision; /* INK_PRECISION_AUTO: every matrix as it is stored */
+    ink_store *store;        /* INK_BIND_LOAD: receives converted weights */
+    ink_error *error;
+    ink_status status;
+    int64_t mapped_bytes; /* used in place */
+    int64_t stored_bytes; /* converted, or to be converted */
+    int64_t peak_bytes;   /* the most that stored_bytes ever was */
+    /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
+    ink_status (*loaded)(void *user, const struct ink_binder *binder);
+    void *loaded_user;
+    bool *used;     /* [count] or NULL: marks tensors that were asked for */
+    char **missing; /* INK_BIND_REPORT: owned names */
+    size_t n_missing, missing_capacity;
+} ink_binder;
+
+/* The tensor NAME (made as by printf) as a vector of n f32. Its shape in the file may have further dimensions of 1. */
+void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/*
+ * The tensor NAME (made as by printf) as a matrix. With a name X.weight, packed integers come with X.scales and X.biases, and 8-bit
+ * floats may come with X.scale_weight or X.weight_scale.
+ */
+void ink_bind_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* The same for a matrix where errors weigh most, as at the ends of a network: no precision makes it smaller than 16 bits. */
+void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/*
+ * A convolution [out, in, kt, k, k] or [out, in, k, k], as a matrix [out, k * k * in] in the order (ky, kx, channel),
+ * f32 or bf16. Of a causal 3-D kernel only the last time slice is kept: at T = 1 the others see zeros.
+ */
+void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+/* Marks every tensor whose name starts with prefix as known though not needed. */
+void ink_bind_ignore(ink_binder *binder, const char *prefix);
+
+/* Tells the system that the file's bytes of a tensor are not needed soon. Others may still use them: they are read again. */
+void ink_bind_drop(const ink_binder *binder, const char *name);
+
+/* Releases what the binder itself owns (used, missing), not the store. */
+void ink_binder_release(ink_binder *binder);
+
+#endif

@@ -1,0 +1,57 @@
+/* weight.c - decoding rows of every stored form. */
+#include "tensor/weight.h"
+
+#include "tensor/gguf_blocks.h"
+
+static float scale_at(const void *scales, ink_dtype dtype, int64_t i) {
+    float value;
+    ink_convert(&value, INK_F32, (const unsigned char *)scales + (size_t)i * ink_dtype_size(dtype), dtype, 1);
+    return value;
+}
+
+/* One group of integers. */
+static void decode_group(float *dst, const unsigned char *q, bool nibbles, int64_t n, float scale, float bias) {
+    if (!nibbles)
+        for (int64_t i = 0; i < n; i++) dst[i] = (float)q[i] * scale + bias;
+    else
+        for (int64_t i = 0; i < n; i += 2) {
+            dst[i] = (float)(q[i / 2] & 0xf) * scale + bias;
+            dst[i + 1] = (float)(q[i / 2] >> 4) * scale + bias;
+        }
+}
+
+static void decode_affine(float *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n) {
+    bool nibbles = w->dtype == INK_AFFINE_4;
+    int64_t first = row * w->cols + col, groups_in_row = w->cols / w->group;
+    const unsigned char *q = (const unsigned char *)w->data + (nibbles ? first / 2 : first);
+    for (int64_t i = 0; i < n; i += w->group) {
+        int64_t group = row * groups_in_row + (col + i) / w->group;
+        decode_group(dst + i, q + (nibbles ? i / 2 : i), nibbles, w->group, scale_at(w->scales, w->scale_dtype, group),
+                     scale_at(w->biases, w->scale_dtype, group));
+    }
+}
+
+void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n) {
+    if (w->dtype == INK_AFFINE_4 || w->dtype == INK_AFFINE_8) {
+        decode_affine(dst, w, row, col, n);
+        return;
+    }
+    int64_t elements = ink_dtype_block_elements(w->dtype);
+    const unsigned char *data = (const unsigned char *)w->data + (row * w->cols + col) / elements * ink_dtype_block_bytes(w->dtype);
+    if (!ink_dtype_is_float(w->dtype)) {
+        ink_gguf_decode(dst, w->dtype, data, n / elements);
+        return;
+    }
+    ink_convert(dst, INK_F32, data, w->dtype, n);
+    if (w->scales) {
+        float scale = scale_at(w->scales, w->scale_dtype, w->n_scales > 1 ? row : 0);
+        for (int64_t i = 0; i < n; i++) dst[i] *= scale;
+    }
+}
+
+int64_t ink_weight_bytes(const ink_weight *w) {
+    int64_t elements = w->rows * w->cols, scale_size = (int64_t)ink_dtype_size(w->scale_dtype);
+    int64_t bytes = elements / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
+    if (w->group > 0) return bytes + 2 * (elements / w->group) * scale_size;
+    return bytes + (w->scales ? w->n_scales * scale_size : 0);
+}

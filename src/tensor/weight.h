@@ -1,0 +1,37 @@
+/*
+ * weight.h - one matrix of a model in the form in which it is stored: floating point, blocks of GGUF, or groups with scales
+ * beside them. Ops read it through ink_weight_decode, or in place where they know the type.
+ */
+#ifndef INK_TENSOR_WEIGHT_H
+#define INK_TENSOR_WEIGHT_H
+
+#include "tensor/dtype.h"
+
+/* [rows, cols], row-major: row n holds the inputs of output n. Owns nothing. */
+typedef struct ink_weight {
+    ink_dtype dtype;
+    const void *data; /* F32 and BF16: aligned to their elements; else to nothing */
+    int64_t rows, cols;
+    /*
+     * AFFINE_8, AFFINE_4: element = q * scale + bias, q unsigned, the first of a byte in its low bits; scales and biases
+     * [rows, cols / group]. F8_E4M3: element = f8 * scale, scales [n_scales], one per row or one for all; NULL: 1.
+     */
+    const void *scales, *biases;
+    ink_dtype scale_dtype; /* F32, BF16 or F16; unaligned */
+    int64_t group, n_scales;
+    /*
+     * A low-rank branch beside the matrix (LoRA): x W^T + (x down^T) up^T; down [rank, cols], up [rows, rank], borrowed. Without
+     * down, up is [rows, cols] and is multiplied by x itself. Both NULL: no branch.
+     */
+    const struct ink_weight *down, *up;
+} ink_weight;
+
+enum { INK_MAX_GROUP = 256 }; /* of AFFINE types; every group divides it */
+
+/* dst[0..n) = elements col .. col + n of a row. col and n are multiples of the type's block or group. */
+void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n);
+
+/* Bytes of data, and of scales and biases. */
+int64_t ink_weight_bytes(const ink_weight *w);
+
+#endif
