@@ -7,6 +7,8 @@
  */
 #include "tensor/gguf_blocks.h"
 
+#include <string.h>
+
 enum {
     BLOCK = 32,
     SUPER = 256,               /* elements of a block of the K types and of IQ4_XS, which scale them in groups of 16 or 32 */
@@ -57,7 +59,14 @@ static void decode_q4_1(float *dst, const uint8_t *block) {
 /* 32 fifth bits, then 32 nibbles */
 static inline void unpack_5_bits(int8_t *q, const uint8_t *bytes) {
     unpack_nibbles(q, bytes + 4, BLOCK / 2);
-    for (int i = 0; i < BLOCK; i++) q[i] |= (int8_t)((bytes[i / 8] >> i % 8 & 1) << 4);
+    for (int i = 0; i < 4; i++) {
+        /* Eight bits to the fifth bit of eight bytes: copy the byte to all, keep one bit of each, and carry it to the top. */
+        uint64_t word, bits = bytes[i] * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+        bits = (bits + UINT64_C(0x7f7f7f7f7f7f7f7f)) >> 7 & UINT64_C(0x0101010101010101);
+        memcpy(&word, q + 8 * i, sizeof word);
+        word |= bits << 4;
+        memcpy(q + 8 * i, &word, sizeof word);
+    }
 }
 
 /* d, 32 integers of 5 bits */
