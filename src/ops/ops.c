@@ -139,8 +139,17 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     REQUIRE_SHAPE(c, "linear", dst, x.rows, w->rows);
     if (e.bias) REQUIRE_SHAPE(c, "linear bias", *e.bias, 1, w->rows);
     if (e.gate) REQUIRE_SHAPE(c, "linear gate", *e.gate, 1, w->rows);
+    size_t mark = ink_arena_mark(c->arena);
+    ink_tensor low = x;
+    if (w->down) {
+        low = ink_scratch(c, x.rows, w->down->rows);
+        ink_linear(c, low, x, w->down, (ink_linear_epilogue){0});
+    }
+    e.low = w->up ? &low : NULL;
+    if (w->up) require(c, w->up->rows == w->rows && w->up->cols == low.cols, "linear: its branch has another shape");
     op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
     RUN(c, &call, linear, dst, x, w, e);
+    ink_arena_release(c->arena, mark);
 }
 
 void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps) {

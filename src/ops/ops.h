@@ -30,6 +30,7 @@ typedef struct ink_linear_epilogue {
     ink_activation activation; /* after the bias */
     const ink_tensor *gate;    /* [1, out] or NULL: per column, after the activation */
     bool add_to_dst;           /* dst += v rather than dst = v */
+    const ink_tensor *low;     /* set by the wrapper, for a weight with a branch: [n, rank], x down^T; or x itself without down */
 } ink_linear_epilogue;
 
 enum { INK_MAX_HEAD_DIM = 4096 };
@@ -61,7 +62,8 @@ typedef struct ink_device {
 
 /* Implementations get checked shapes. */
 typedef struct ink_ops {
-    /* dst [n, out] (=, or +=) act(x [n, in] W^T [out, in] + bias) * gate */
+    /* dst [n, out] (=, or +=) act(x [n, in] W^T [out, in] + bias) * gate; a weight with a branch adds low [n, rank] up^T
+       [out, rank] to x W^T */
     void (*linear)(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 
     /* dst [n, d] = LN(x [n, d]) * (1 + scale [1, d]) + shift [1, d];  LN(x) = (x - mean) / sqrt(var + eps), biased variance */

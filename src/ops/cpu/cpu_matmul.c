@@ -29,6 +29,7 @@ typedef struct product {
     const ink_cpu_kernels *kernels;
     ink_tensor dst, x;
     const ink_weight *w;
+    const ink_tensor *low;    /* of a branch, or NULL */
     const float *bias, *gate; /* [out] or NULL */
     const ink_tensor *add;    /* added to the result, or NULL */
     ink_cpu_activation act;
@@ -102,6 +103,11 @@ static void block_task(void *context, int64_t task, int64_t worker) {
     for (int64_t tap = 0; tap < p->n_taps; tap++)
         for (int64_t inner = 0; inner < p->x.cols; inner += BLOCK_INNER)
             add_slice(p, sums, row0, n_rows, col0, n_cols, tap, inner, ink_cpu_min(BLOCK_INNER, p->x.cols - inner));
+    if (p->low) {
+        product branch = {.kernels = p->kernels, .x = *p->low, .w = p->w->up};
+        for (int64_t inner = 0; inner < branch.x.cols; inner += BLOCK_INNER)
+            add_slice(&branch, sums, row0, n_rows, col0, n_cols, 0, inner, ink_cpu_min(BLOCK_INNER, branch.x.cols - inner));
+    }
     store_block(p, sums, row0, n_rows, col0, n_cols);
 }
 
@@ -113,7 +119,7 @@ static void run(const ink_device *d, product *p) {
 }
 
 void ink_cpu_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
-    product p = {.dst = dst, .x = x, .w = w, .n_taps = 1};
+    product p = {.dst = dst, .x = x, .w = w, .low = e.low, .n_taps = 1};
     p.bias = e.bias ? e.bias->data : NULL;
     p.gate = e.gate ? e.gate->data : NULL;
     p.add = e.add_to_dst ? &dst : NULL;

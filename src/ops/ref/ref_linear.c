@@ -27,6 +27,7 @@ void ink_ref_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
         for (int64_t j = 0; j < dst.cols; j++) {
             double v = 0;
             for (int64_t k = 0; k < x.cols; k++) v += ink_row(x, i)[k] * ink_ref_weight_at(w, j, k);
+            for (int64_t r = 0; e.low && r < e.low->cols; r++) v += ink_row(*e.low, i)[r] * ink_ref_weight_at(w->up, j, r);
             if (e.bias) v += e.bias->data[j];
             if (e.activation == INK_ACT_GELU_TANH) v = ink_ref_gelu_tanh(v);
             if (e.activation == INK_ACT_SILU) v = ink_ref_silu(v);
