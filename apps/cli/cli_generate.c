@@ -284,9 +284,12 @@ static ink_status draw(job *run, ink_error *error) {
 /* The two texts that go into the picture. Released with free, also after a failure. */
 static ink_status make_texts(const job *run, char **parameters, char **json, ink_error *error) {
     char *dir = app_absolute_path(run->engine.dir), *recorded_dir = dir ? app_valid_utf8(dir) : NULL;
+    const char *precision = ink_model_precision(run->engine.model);
+    ink_precision known;
     app_record record = {.version = ink_version(),
                          .model = recorded_dir,
-                         .precision = ink_model_precision(run->engine.model),
+                         /* A checkpoint of several types has no name for its precision. */
+                         .precision = app_precision_parse(precision, &known) ? precision : "auto",
                          .cpu = run->stats.cpu,
                          .request = run->request};
     *parameters = recorded_dir ? app_record_to_parameters(&record) : NULL;

@@ -34,8 +34,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                  "of a GPU torch-cuda[:SMs[xTHREADS]] (132: an H100)"},
     [CLI_NOISE_DTYPE] = {0, "noise-dtype", "TYPE", "f32, bf16 or auto: type of the noise to start from"},
     [CLI_PRECISION] = {0, "precision", "TYPE",
-                       "f32, bf16 or auto: type of the weights\n"
-                       "(default: auto, as the model stores them)"},
+                       "type of the weights: f32, bf16, or smaller and coarser\n"
+                       "fp8, q8, q4 (default: auto, as the model stores them)"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
     [CLI_CPU] = {0, "cpu", "TIER", "instruction set, such as ref, c, avx2 (default: best)"},
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
@@ -133,7 +133,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
         return refuse_value(id, value, "f32, bf16 or auto", error);
     case CLI_PRECISION:
         if (app_precision_parse(value, &options->precision)) return INK_OK;
-        return refuse_value(id, value, "f32, bf16 or auto", error);
+        return refuse_value(id, value, "f32, bf16, fp8, q8, q4 or auto", error);
     case CLI_MODEL:
     case CLI_AGAIN:
     case CLI_DUMP:

@@ -13,7 +13,7 @@
 typedef struct app_record {
     const char *version;   /* of the program that drew it */
     const char *model;     /* folder, absolute */
-    const char *precision; /* "f32" or "bf16" */
+    const char *precision; /* as app_precision_parse takes it */
     const char *cpu;       /* tier that ran, or NULL */
     ink_request request;   /* prompt .. noise_dtype; the rest is unset */
     json_t *owner;         /* keeps the strings of a parsed record alive; NULL in a record made by hand */

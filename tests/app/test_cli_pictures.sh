@@ -118,10 +118,13 @@ test_again() {
     )
     run --again fourth.png -q -o fifth.png
     expect "another folder" is "$status" 0
-    run "${small[@]}" --precision bf16 -o sixth.png -q
-    run --again sixth.png -o seventh.png
-    expect "the precision" says ', bf16'
-    expect "the same file" cmp -s sixth.png seventh.png
+    local precision
+    for precision in bf16 fp8 q8 q4; do
+        run "${small[@]}" --precision $precision -o "$precision.png" -q
+        run --again "$precision.png" -o again.png
+        expect "the precision" says ", $precision"
+        expect "the same file" cmp -s "$precision.png" again.png
+    done
 }
 
 test_metadata() {
