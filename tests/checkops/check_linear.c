@@ -1,0 +1,115 @@
+/* check_linear.c - linear with all of its epilogues. */
+#include <float.h>
+#include <math.h>
+
+#include "checkops.h"
+
+typedef struct linear_case {
+    ink_tensor dst, x;
+    ink_weight w;
+    ink_tensor bias, gate;
+    ink_linear_epilogue e;
+} linear_case;
+
+static void call(const ink_device *device, const void *arguments) {
+    const linear_case *a = arguments;
+    device->ops->linear(device, a->dst, a->x, &a->w, a->e);
+}
+
+static double activate(ink_activation activation, double x) {
+    if (activation == INK_ACT_SILU) return x / (1 + exp(-x));
+    if (activation == INK_ACT_GELU_TANH) return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    return x;
+}
+
+/*
+ * Sum: sum_factor roundings of sum|x w| + |bias|. Activation: its slope is at most 1.13, and it may be wrong by some roundings of
+ * its argument (1 + tanh cancels). Then a rounding each for gate and dst. Subnormal products have an absolute error.
+ */
+static const double *linear_bound(checker *c, const linear_case *a) {
+    double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
+    for (int64_t i = 0; i < a->dst.rows; i++) {
+        for (int64_t j = 0; j < a->dst.cols; j++) {
+            double sum = 0, magnitude = 0;
+            for (int64_t k = 0; k < a->x.cols; k++) {
+                double product = ink_row(a->x, i)[k] * weight_at(&a->w, j, k);
+                sum += product;
+                magnitude += fabs(product);
+            }
+            double bias = a->e.bias ? a->e.bias->data[j] : 0, gate = a->e.gate ? a->e.gate->data[j] : 1;
+            double before = a->e.add_to_dst ? ink_row(a->dst, i)[j] : 0;
+            double error = ROUNDING * sum_factor(a->x.cols) * (magnitude + fabs(bias)) + SMALLEST * (double)(a->x.cols + 4);
+            if (a->e.activation != INK_ACT_NONE) error = 1.13 * error + 8 * ROUNDING * fabs(sum + bias);
+            double value = activate(a->e.activation, sum + bias) * gate;
+            bound[i * a->dst.cols + j] = error * fabs(gate) + 2 * ROUNDING * (fabs(value) + fabs(before)) + SMALLEST;
+        }
+    }
+    return bound;
+}
+
+typedef struct shape {
+    int64_t rows, in, out;
+} shape;
+
+/* Epilogues by number: bit 0 bias, bit 1 gate, bit 2 add, the rest the activation. */
+enum { N_EPILOGUES = 24 };
+
+static void check_shape(checker *c, shape s, ink_dtype dtype, fill kind, int epilogue) {
+    static const char *const activations[] = {"none", "gelu_tanh", "silu"};
+    ink_activation activation = (ink_activation)(epilogue >> 3);
+    begin_case(c, "x [%lld, %lld], out %lld, w %s, %s, activation %s%s%s%s", (long long)s.rows, (long long)s.in, (long long)s.out,
+               ink_dtype_name(dtype), fill_name(kind), activations[activation], epilogue & 1 ? ", bias" : "",
+               epilogue & 2 ? ", gate" : "", epilogue & 4 ? ", add" : "");
+    bool exact = kind == INTEGERS || kind == ZEROS || kind == SUBNORMALS;
+    fill others = exact && kind != SUBNORMALS ? kind : kind == SUBNORMALS ? INTEGERS : NORMAL;
+    linear_case a = {.x = take(c, s.rows, s.in, kind, 1), .w = take_weight(c, dtype, s.out, s.in, others, exact ? 1 : 0.05)};
+    fill result_kind = kind == SUBNORMALS ? SUBNORMALS : others;
+    a.bias = take(c, 1, s.out, result_kind, 1);
+    a.gate = take(c, 1, s.out, others, 1);
+    /* Unless it is added to, the result may hold anything before. */
+    a.dst = epilogue & 4 ? take(c, s.rows, s.out, result_kind, 1) : take_blank(c, s.rows, s.out);
+    a.e = (ink_linear_epilogue){epilogue & 1 ? &a.bias : NULL, activation, epilogue & 2 ? &a.gate : NULL, (epilogue & 4) != 0, NULL};
+    result r = {a.dst, exact && activation == INK_ACT_NONE ? NULL : linear_bound(c, &a)};
+    check_call(c, call, &a, &r, 1);
+}
+
+/* One non-zero weight per output: what comes out is what went in, to the ends of the range, and no order of summation matters. */
+static void check_selection(checker *c) {
+    enum { ROWS = 7, N = 37 };
+    begin_case(c, "largest numbers, one weight per output");
+    linear_case a = {.dst = take_blank(c, ROWS, N), .x = take(c, ROWS, N, NORMAL, 1)};
+    for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t j = 0; j < N; j++) ink_row(a.x, i)[j] = random_below(c, 2) ? FLT_MAX : -FLT_MAX;
+    a.w = take_weight(c, INK_F32, N, N, ZEROS, 1);
+    float *w = (float *)(uintptr_t)a.w.data;
+    for (int64_t j = 0; j < N; j++) w[j * N + random_below(c, N)] = random_below(c, 2) ? 1.0f : -1.0f;
+    result r = {a.dst, NULL};
+    check_call(c, call, &a, &r, 1);
+}
+
+void check_linear(checker *c) {
+    /* Every small size in each place, so that every remainder of every tile occurs. */
+    for (int64_t n = 1; n <= 40; n++) {
+        const shape shapes[] = {{n, 19, 23}, {5, n, 11}, {13, 31, n}, {n, 40 - n + 1, n}};
+        for (int i = 0; i < 4; i++) {
+            int epilogue = (int)random_below(c, 8);
+            check_shape(c, shapes[i], n % 2 ? INK_BF16 : INK_F32, INTEGERS, epilogue);
+            check_shape(c, shapes[i], n % 2 ? INK_F32 : INK_BF16, NORMAL, epilogue + 8 * (int)random_below(c, 3));
+        }
+    }
+    /* Around the ends of larger blocks, and the inner sizes of the published models. */
+    static const shape shapes[] = {{191, 64, 33}, {193, 255, 65}, {97, 257, 129},  {200, 300, 70},  {400, 48, 130}, {1, 3072, 128},
+                                   {3, 3584, 40}, {4, 12288, 24}, {2, 18944, 9},   {17, 3072, 67},  {6, 1176, 80},  {1, 1, 1},
+                                   {64, 256, 64}, {192, 512, 64}, {257, 1031, 17}, {12, 1024, 256}, {1, 2048, 300}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int dtype = 0; dtype < 2; dtype++) {
+            check_shape(c, shapes[i], dtype ? INK_BF16 : INK_F32, INTEGERS, (int)random_below(c, 8));
+            check_shape(c, shapes[i], dtype ? INK_BF16 : INK_F32, NORMAL, (int)random_below(c, N_EPILOGUES));
+        }
+    for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue++)
+        for (int kind = 0; kind < N_FILLS; kind++)
+            check_shape(c, (shape){13, 67, 37}, random_below(c, 2) ? INK_BF16 : INK_F32, (fill)kind, epilogue);
+    check_shape(c, (shape){9, 3072, 31}, INK_BF16, MASSIVE, 1);
+    check_shape(c, (shape){9, 3072, 31}, INK_F32, OFFSET, 1);
+    check_selection(c);
+}

@@ -1,0 +1,252 @@
+/* checkops.c - guarded memory, random numbers, and the comparison of a tier with the definition. */
+#include "checkops.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MEMORY_BYTES = 48 << 20, N_BOUNDS = 1 << 20, GUARD_BYTES = 256, MOST_PRINTED = 8 };
+
+static void *need(void *memory) {
+    if (memory) return memory;
+    fprintf(stderr, "checkops: no memory\n");
+    exit(2);
+}
+
+void checker_create(checker *c, uint64_t seed) {
+    const char *why = NULL;
+    *c = (checker){.seed = seed};
+    for (int i = 0; i < N_THREAD_COUNTS; i++) c->threads[i] = need(ink_threads_create(i + 1));
+    if (!ink_device_open(&c->definition, "ref", NULL, &why)) {
+        fprintf(stderr, "checkops: no tier ref: %s\n", why);
+        exit(2);
+    }
+    c->memory = need(malloc(MEMORY_BYTES));
+    c->snapshot = need(malloc(MEMORY_BYTES));
+    c->bounds = need(malloc(N_BOUNDS * sizeof *c->bounds));
+    memset(c->memory, 0xff, MEMORY_BYTES);
+}
+
+void checker_destroy(checker *c) {
+    for (int i = 0; i < N_THREAD_COUNTS; i++) ink_threads_destroy(c->threads[i]);
+    free(c->bounds);
+    free(c->snapshot);
+    free(c->memory);
+}
+
+void checker_begin(checker *c, const ink_device *device, const char *op) {
+    c->device = *device;
+    c->op = op;
+    c->n_cases = c->n_failures = c->n_printed = 0;
+    c->worst = 0;
+    c->random = c->seed;
+    for (const char *letter = op; *letter; letter++) c->random = (c->random ^ (unsigned char)*letter) * UINT64_C(0x100000001b3);
+}
+
+/* ---- random numbers ----------------------------------------------------------------------------------------------- */
+
+/* splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014) */
+uint64_t random_bits(checker *c) {
+    uint64_t z = c->random += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+int64_t random_below(checker *c, int64_t n) { return (int64_t)(random_bits(c) >> 11) % n; }
+
+double random_normal(checker *c) {
+    double u = (double)((random_bits(c) >> 11) + 1) * 0x1p-53, v = (double)(random_bits(c) >> 11) * 0x1p-53;
+    return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
+}
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+
+void begin_case(checker *c, const char *format, ...) {
+    memset(c->memory, 0xff, c->memory_used);
+    c->memory_used = 0;
+    c->bounds_used = 0;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(c->label, sizeof c->label, format, arguments);
+    va_end(arguments);
+}
+
+/* Bytes with a guard on either side, at an address that is a multiple of their element's size and of no more on purpose. */
+static void *take_bytes(checker *c, size_t n_bytes, size_t element) {
+    size_t start = c->memory_used + GUARD_BYTES + element * (size_t)random_below(c, 32);
+    start = (start + element - 1) / element * element;
+    if (start + n_bytes + GUARD_BYTES > MEMORY_BYTES) {
+        fprintf(stderr, "checkops: the case %s is too large\n", c->label);
+        exit(2);
+    }
+    c->memory_used = start + n_bytes + GUARD_BYTES;
+    return c->memory + start;
+}
+
+const char *fill_name(fill kind) {
+    static const char *const names[N_FILLS] = {"normal", "integers", "zeros", "massive", "offset", "subnormals"};
+    return names[kind];
+}
+
+static double sample(checker *c, fill kind, bool massive_column) {
+    switch (kind) {
+    case INTEGERS: return (double)random_below(c, 9) - 4;
+    case SUBNORMALS: return ((double)random_below(c, 9) - 4) * SMALLEST;
+    case ZEROS: return random_below(c, 2) ? -0.0 : 0.0;
+    case OFFSET: return 1000 + 0.01 * random_normal(c);
+    case MASSIVE: return random_normal(c) * (massive_column ? 1e4 : 1);
+    case NORMAL:
+    case N_FILLS: break;
+    }
+    return random_normal(c);
+}
+
+ink_tensor take_blank(checker *c, int64_t rows, int64_t cols) {
+    int64_t stride = cols + (random_below(c, 3) ? random_below(c, 20) : 0);
+    return (ink_tensor){take_bytes(c, (size_t)(rows * stride) * sizeof(float), sizeof(float)), rows, cols, stride};
+}
+
+ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size) {
+    ink_tensor x = take_blank(c, rows, cols);
+    int64_t massive = random_below(c, cols);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) ink_row(x, i)[j] = (float)(size * sample(c, kind, j == massive));
+    return x;
+}
+
+ink_weight take_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols, fill kind, double size) {
+    void *data = take_bytes(c, (size_t)(rows * cols) * ink_dtype_size(dtype), ink_dtype_size(dtype));
+    int64_t massive = random_below(c, cols);
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float value = (float)(size * sample(c, kind, i % cols == massive));
+        if (dtype == INK_BF16)
+            ((uint16_t *)data)[i] = ink_bf16_from_f32(value);
+        else
+            ((float *)data)[i] = value;
+    }
+    return (ink_weight){.dtype = dtype, .data = data, .rows = rows, .cols = cols};
+}
+
+double weight_at(const ink_weight *w, int64_t row, int64_t col) {
+    int64_t i = row * w->cols + col;
+    return w->dtype == INK_BF16 ? ink_f32_from_bf16(((const uint16_t *)w->data)[i]) : ((const float *)w->data)[i];
+}
+
+double *take_bounds(checker *c, int64_t n) {
+    if (c->bounds_used + (size_t)n > N_BOUNDS) {
+        fprintf(stderr, "checkops: the case %s is too large\n", c->label);
+        exit(2);
+    }
+    c->bounds_used += (size_t)n;
+    return c->bounds + c->bounds_used - n;
+}
+
+double sum_factor(int64_t n) { return 8 + 4 * sqrt((double)n); }
+
+/* ---- judgement ---------------------------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 2, 3))) static void fail(checker *c, const char *format, ...) {
+    c->n_failures++;
+    if (c->quiet || c->n_printed > MOST_PRINTED) return;
+    if (c->n_printed++ == MOST_PRINTED) {
+        printf("  ... and more\n");
+        return;
+    }
+    printf("FAIL %s %s (%s): ", c->device.tier, c->op, c->label);
+    va_list arguments;
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n     repeat: checkops --seed %llu --op %s --tier %s\n", (unsigned long long)c->seed, c->op, c->device.tier);
+}
+
+static float *copy_of(ink_tensor x) {
+    float *copy = need(malloc((size_t)(x.rows * x.cols) * sizeof *copy));
+    for (int64_t i = 0; i < x.rows; i++) memcpy(copy + i * x.cols, ink_row(x, i), (size_t)x.cols * sizeof *copy);
+    return copy;
+}
+
+static void put_back(ink_tensor x, const float *copy) {
+    for (int64_t i = 0; i < x.rows; i++) memcpy(ink_row(x, i), copy + i * x.cols, (size_t)x.cols * sizeof *copy);
+}
+
+/* Runs the call and takes its results away, so that all memory is as it was before. */
+static void run_once(checker *c, const ink_device *device, op_call call, const void *arguments, const result *results,
+                     int n_results, float *found[]) {
+    memcpy(c->snapshot, c->memory, c->memory_used);
+    call(device, arguments);
+    for (int r = 0; r < n_results; r++) {
+        ink_tensor view = results[r].view;
+        found[r] = copy_of(view);
+        ink_tensor old = view;
+        old.data = (float *)(void *)(c->snapshot + ((unsigned char *)view.data - c->memory));
+        for (int64_t i = 0; i < view.rows; i++) memcpy(ink_row(view, i), ink_row(old, i), (size_t)view.cols * sizeof(float));
+    }
+    if (memcmp(c->memory, c->snapshot, c->memory_used) == 0) return;
+    size_t at = 0;
+    while (c->memory[at] == c->snapshot[at]) at++;
+    const char *place = "an operand or its surroundings";
+    for (int r = 0; r < n_results; r++) {
+        ink_tensor view = results[r].view;
+        const unsigned char *first = (const unsigned char *)view.data;
+        if (c->memory + at >= first - GUARD_BYTES / 2 &&
+            c->memory + at < (const unsigned char *)ink_row(view, view.rows) + GUARD_BYTES / 2)
+            place = "memory next to a row of the result";
+    }
+    fail(c, "%s changed %s", device->tier, place);
+    memcpy(c->memory, c->snapshot, c->memory_used);
+}
+
+static void compare(checker *c, const char *what, int64_t rows, int64_t cols, const float *found, const float *expected,
+                    const double *bound) {
+    for (int64_t i = 0; i < rows * cols; i++) {
+        double difference = fabs((double)found[i] - expected[i]), allowed = bound ? bound[i] : 0;
+        if (found[i] == expected[i] || (isnan(found[i]) && isnan(expected[i]))) continue;
+        if (allowed > 0 && difference / allowed > c->worst) c->worst = difference / allowed;
+        if (difference <= allowed) continue;
+        fail(c, "%s: row %lld of %lld, column %lld of %lld is %.9g, must be %.9g, off by %.3g, allowed %.3g", what,
+             (long long)(i / cols), (long long)rows, (long long)(i % cols), (long long)cols, found[i], expected[i], difference,
+             allowed);
+        return;
+    }
+}
+
+void check_call(checker *c, op_call call, const void *arguments, const result *results, int n_results) {
+    static const int runs[] = {0, 1, 2, 0}; /* into c->threads */
+    c->n_cases++;
+    float *expected[2], *first[2];
+    run_once(c, &c->definition, call, arguments, results, n_results, expected);
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        float *found[2];
+        c->device.threads = c->threads[runs[i]];
+        run_once(c, &c->device, call, arguments, results, n_results, found);
+        for (int r = 0; r < n_results; r++) {
+            ink_tensor view = results[r].view;
+            if (i == 0) {
+                first[r] = found[r];
+                compare(c, "against the definition", view.rows, view.cols, found[r], expected[r], results[r].bound);
+                continue;
+            }
+            if (memcmp(found[r], first[r], (size_t)(view.rows * view.cols) * sizeof(float)) != 0)
+                fail(c, "the bits change with %s", runs[i] ? "the number of threads" : "the run");
+            free(found[r]);
+        }
+    }
+    for (int r = 0; r < n_results; r++) {
+        put_back(results[r].view, first[r]);
+        free(first[r]);
+        free(expected[r]);
+    }
+    if (c->quiet && c->n_failures > 0) longjmp(c->stop, 1);
+}
+
+void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor expected, const double *bound) {
+    float *a = copy_of(found), *b = copy_of(expected);
+    compare(c, property, found.rows, found.cols, a, b, bound);
+    free(b);
+    free(a);
+    if (c->quiet && c->n_failures > 0) longjmp(c->stop, 1);
+}

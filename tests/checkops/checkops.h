@@ -1,0 +1,141 @@
+/*
+ * checkops.h - what the checks of the ops share: memory with guards, random numbers, and the call that compares a tier with the
+ * definition. The checks of an op stand in check_<family>.c, one function per op.
+ *
+ * A check makes a case: it takes tensors, fills them, works out how far a result may be from the definition, and hands the call to
+ * check_call. All tensors of a case lie in one block of memory, at odd places and strides, and all bytes between them are NaN. What
+ * is read from there spoils the result; what is written there is found, as is a change of an operand that the op must only read.
+ */
+#ifndef CHECKOPS_H
+#define CHECKOPS_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "ops/ops.h"
+
+/* Half of the distance from 1 to the next f32: the largest relative error of one rounding. */
+#define ROUNDING 0x1p-24
+/* The distance between subnormal numbers: the largest error of a rounding that has no relative bound. */
+#define SMALLEST 0x1p-149
+
+enum { N_THREAD_COUNTS = 3 };
+
+typedef struct checker {
+    ink_device device; /* under test; check_call sets its threads */
+    ink_device definition;
+    ink_threads *threads[N_THREAD_COUNTS]; /* 1, 2, 3 */
+    uint64_t seed;
+    uint64_t random;
+    bool quiet; /* print no failures, and jump to `stop` after the first */
+    jmp_buf stop;
+    double worst; /* the largest difference, as a part of what was allowed */
+    int64_t n_cases, n_failures, n_printed;
+    const char *op;
+    char label[256];
+    unsigned char *memory, *snapshot; /* of a case */
+    size_t memory_used;
+    double *bounds; /* of a case */
+    size_t bounds_used;
+} checker;
+
+void checker_create(checker *c, uint64_t seed);
+void checker_destroy(checker *c);
+/* Starts the checks of an op on a device: the random numbers depend on seed and op alone. */
+void checker_begin(checker *c, const ink_device *device, const char *op);
+
+/* ---- making a case -------------------------------------------------------------------------------------------------- */
+
+/* Forgets the tensors of the last case. */
+__attribute__((format(printf, 2, 3))) void begin_case(checker *c, const char *format, ...);
+
+typedef enum fill {
+    NORMAL,
+    INTEGERS,   /* -4..4: products and sums of them are exact */
+    ZEROS,      /* of both signs */
+    MASSIVE,    /* normal, and one column 10000 times larger, as in trained transformers */
+    OFFSET,     /* 1000 and a hundredth of a normal */
+    SUBNORMALS, /* -4..4 times the smallest f32 */
+    N_FILLS
+} fill;
+
+const char *fill_name(fill kind);
+
+/* [rows, cols], each element size times a number of that kind. */
+ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size);
+/* [rows, cols] of NaN: for results. */
+ink_tensor take_blank(checker *c, int64_t rows, int64_t cols);
+ink_weight take_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols, fill kind, double size);
+double weight_at(const ink_weight *w, int64_t row, int64_t col);
+
+uint64_t random_bits(checker *c);
+/* 0..n-1 */
+int64_t random_below(checker *c, int64_t n);
+double random_normal(checker *c);
+
+/* ---- judging a case ------------------------------------------------------------------------------------------------- */
+
+/* One result: how far from the definition each element may be, [rows * cols], or NULL: it must be equal. */
+typedef struct result {
+    ink_tensor view;
+    const double *bound;
+} result;
+
+/* [n] numbers that live as long as the case. */
+double *take_bounds(checker *c, int64_t n);
+
+/*
+ * Runs the call on `ref` and on the device under test, there with 1, 2 and 3 threads and with 1 again. Fails when a result is too
+ * far from the definition, when runs differ in any bit, or when anything but the results changed. Afterwards the results hold what
+ * the device made with one thread.
+ */
+typedef void (*op_call)(const ink_device *device, const void *arguments);
+void check_call(checker *c, op_call call, const void *arguments, const result *results, int n_results);
+
+/* For properties beside the definition: found must be within bound (NULL: equal) of expected, both of one shape. */
+void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor expected, const double *bound);
+
+/*
+ * The factor of ROUNDING that a sum of n terms may be wrong by, relative to the sum of the terms' magnitudes, in any order of f32
+ * summation. Errors of random sign grow with the square root of the depth: 0.58 sqrt(n) of them in the worst case, that of a large
+ * first term, and seven times that is never seen. A term left out of n is 1 / n of the sum, and a bf16 accumulator loses 2^-9 of
+ * it: both are far more.
+ */
+double sum_factor(int64_t n);
+
+/* ---- the checks, by name of the op ---------------------------------------------------------------------------------- */
+
+typedef struct family {
+    const char *op;
+    void (*check)(checker *c);
+} family;
+
+extern const family families[]; /* ended by a null name */
+
+void check_linear(checker *c);
+void check_layernorm_modulate(checker *c);
+void check_gated_residual_layernorm_modulate(checker *c);
+void check_rmsnorm(checker *c);
+void check_residual_rmsnorm(checker *c);
+void check_rmsnorm_channels(checker *c);
+void check_rmsnorm_rope(checker *c);
+void check_rope_half(checker *c);
+void check_attention(checker *c);
+void check_conv2d(checker *c);
+void check_upsample2x(checker *c);
+void check_silu_mul(checker *c);
+void check_embed_rows(checker *c);
+void check_timestep_embed(checker *c);
+void check_unpatchify(checker *c);
+void check_cfg_combine(checker *c);
+void check_euler_step(checker *c);
+
+/* Runs the checks on implementations that are wrong on purpose; the number of those that were not caught. */
+int run_planted(checker *c);
+
+/* Times the ops on shapes of real models, for one tier or for all. */
+void run_bench(const char *tier);
+
+#endif
