@@ -167,7 +167,7 @@ static ink_status repeat(verification *made, ink_session *session, ink_request *
     for (int i = 0; status == INK_OK && i < INK_N_STAGES; i++) {
         if (!stages.stage[i].data && !ink_safetensors_find(file, ink_stage_label((ink_stage_name)i))) continue;
         ink_verify_row *row = &made->rows[made->public.n_rows++];
-        compare(row, file, &stages.stage[i], (ink_stage_name)i, session->model->matrix_dtype == INK_F32);
+        compare(row, file, &stages.stage[i], (ink_stage_name)i, session->model->precision == INK_PRECISION_F32);
         if (!row->passed) made->public.passed = 0;
     }
     ink_stages_release(&stages);

@@ -338,7 +338,7 @@ static void lab_close(lab *l) {
 static ink_binder lab_binder(lab *l, const bench *b, ink_component component) {
     return (ink_binder){.weights = b->model->weights[component],
                         .mode = INK_BIND_LOAD,
-                        .matrix_dtype = INK_F32,
+                        .precision = INK_PRECISION_F32,
                         .store = &l->store,
                         .error = &l->error};
 }
