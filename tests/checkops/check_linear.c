@@ -8,6 +8,8 @@ typedef struct linear_case {
     ink_tensor dst, x;
     ink_weight w;
     ink_tensor bias, gate;
+    ink_tensor low; /* of a weight with a branch */
+    ink_weight up;
     ink_linear_epilogue e;
 } linear_case;
 
@@ -36,9 +38,15 @@ static const double *linear_bound(checker *c, const linear_case *a) {
                 sum += product;
                 magnitude += fabs(product);
             }
+            for (int64_t k = 0; a->e.low && k < a->low.cols; k++) {
+                double product = ink_row(a->low, i)[k] * weight_at(&a->up, j, k);
+                sum += product;
+                magnitude += fabs(product);
+            }
             double bias = a->e.bias ? a->e.bias->data[j] : 0, gate = a->e.gate ? a->e.gate->data[j] : 1;
             double before = a->e.add_to_dst ? ink_row(a->dst, i)[j] : 0;
-            double error = ROUNDING * sum_factor(a->x.cols) * (magnitude + fabs(bias)) + SMALLEST * (double)(a->x.cols + 4);
+            int64_t depth = a->x.cols + (a->e.low ? a->low.cols : 0);
+            double error = ROUNDING * sum_factor(depth) * (magnitude + fabs(bias)) + SMALLEST * (double)(depth + 4);
             if (a->e.activation != INK_ACT_NONE) error = 1.13 * error + 8 * ROUNDING * fabs(sum + bias);
             double value = activate(a->e.activation, sum + bias) * gate;
             bound[i * a->dst.cols + j] = error * fabs(gate) + 2 * ROUNDING * (fabs(value) + fabs(before)) + SMALLEST;
@@ -54,23 +62,52 @@ typedef struct shape {
 /* Epilogues by number: bit 0 bias, bit 1 gate, bit 2 add, the rest the activation. */
 enum { N_EPILOGUES = 24 };
 
-static void check_shape(checker *c, shape s, ink_dtype dtype, fill kind, int epilogue) {
+static bool is_packed(ink_dtype dtype) { return dtype != INK_F32 && dtype != INK_BF16; }
+
+static void check_branch(checker *c, shape s, ink_dtype dtype, fill kind, int epilogue, int64_t rank) {
     static const char *const activations[] = {"none", "gelu_tanh", "silu"};
     ink_activation activation = (ink_activation)(epilogue >> 3);
-    begin_case(c, "x [%lld, %lld], out %lld, w %s, %s, activation %s%s%s%s", (long long)s.rows, (long long)s.in, (long long)s.out,
-               ink_dtype_name(dtype), fill_name(kind), activations[activation], epilogue & 1 ? ", bias" : "",
-               epilogue & 2 ? ", gate" : "", epilogue & 4 ? ", add" : "");
+    begin_case(c, "x [%lld, %lld], out %lld, w %s, branch of %lld, %s, activation %s%s%s%s", (long long)s.rows, (long long)s.in,
+               (long long)s.out, ink_dtype_name(dtype), (long long)rank, fill_name(kind), activations[activation],
+               epilogue & 1 ? ", bias" : "", epilogue & 2 ? ", gate" : "", epilogue & 4 ? ", add" : "");
     bool exact = kind == INTEGERS || kind == ZEROS || kind == SUBNORMALS;
     fill others = exact && kind != SUBNORMALS ? kind : kind == SUBNORMALS ? INTEGERS : NORMAL;
-    linear_case a = {.x = take(c, s.rows, s.in, kind, 1), .w = take_weight(c, dtype, s.out, s.in, others, exact ? 1 : 0.05)};
+    linear_case a = {.x = take(c, s.rows, s.in, kind, 1)};
+    a.w = is_packed(dtype) ? take_packed_weight(c, dtype, s.out, s.in)
+                           : take_weight(c, dtype, s.out, s.in, others, exact ? 1 : 0.05);
     fill result_kind = kind == SUBNORMALS ? SUBNORMALS : others;
     a.bias = take(c, 1, s.out, result_kind, 1);
     a.gate = take(c, 1, s.out, others, 1);
     /* Unless it is added to, the result may hold anything before. */
     a.dst = epilogue & 4 ? take(c, s.rows, s.out, result_kind, 1) : take_blank(c, s.rows, s.out);
-    a.e = (ink_linear_epilogue){epilogue & 1 ? &a.bias : NULL, activation, epilogue & 2 ? &a.gate : NULL, (epilogue & 4) != 0, NULL};
+    a.e = (ink_linear_epilogue){.bias = epilogue & 1 ? &a.bias : NULL,
+                                .activation = activation,
+                                .gate = epilogue & 2 ? &a.gate : NULL,
+                                .add_to_dst = (epilogue & 4) != 0};
+    if (rank > 0) {
+        a.low = take(c, s.rows, rank, kind, 1);
+        a.up = take_weight(c, random_below(c, 2) ? INK_BF16 : INK_F32, s.out, rank, others, exact ? 1 : 0.05);
+        a.w.up = &a.up;
+        a.e.low = &a.low;
+    }
     result r = {a.dst, exact && activation == INK_ACT_NONE ? NULL : linear_bound(c, &a)};
     check_call(c, call, &a, &r, 1);
+}
+
+static void check_shape(checker *c, shape s, ink_dtype dtype, fill kind, int epilogue) {
+    check_branch(c, s, dtype, kind, epilogue, 0);
+}
+
+/* Weights in blocks and groups, around the ends of what is decoded at once. */
+static void check_packed(checker *c, ink_dtype dtype) {
+    static const shape shapes[] = {{1, 256, 1}, {3, 256, 7}, {5, 512, 33}, {2, 1024, 17}, {13, 768, 9}, {1, 3072, 5}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        check_shape(c, shapes[i], dtype, NORMAL, (int)random_below(c, N_EPILOGUES));
+    if (ink_dtype_block_elements(dtype) <= 32)
+        for (int64_t in = 32; in <= 352; in += 32) check_shape(c, (shape){3, in, 21}, dtype, NORMAL, 1);
+    if (ink_dtype_is_float(dtype))
+        for (int64_t in = 1; in <= 40; in++) check_shape(c, (shape){2, in, 19}, dtype, NORMAL, 0);
+    check_branch(c, (shape){3, 256, 20}, dtype, NORMAL, 1, 16);
 }
 
 /* One non-zero weight per output: what comes out is what went in, to the ends of the range, and no order of summation matters. */
@@ -109,6 +146,14 @@ void check_linear(checker *c) {
     for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue++)
         for (int kind = 0; kind < N_FILLS; kind++)
             check_shape(c, (shape){13, 67, 37}, random_below(c, 2) ? INK_BF16 : INK_F32, (fill)kind, epilogue);
+    for (int64_t rank = 1; rank <= 40; rank++) {
+        check_branch(c, (shape){1 + rank % 9, 41 - rank, rank}, rank % 2 ? INK_BF16 : INK_F32, INTEGERS, (int)random_below(c, 8),
+                     rank);
+        check_branch(c, (shape){7, 33, 29}, INK_BF16, NORMAL, (int)random_below(c, N_EPILOGUES), rank);
+    }
+    check_branch(c, (shape){200, 70, 130}, INK_F32, INTEGERS, 1, 300);
+    for (ink_dtype dtype = INK_F32; dtype < INK_OTHER_DTYPE; dtype++)
+        if (is_packed(dtype)) check_packed(c, dtype);
     check_shape(c, (shape){9, 3072, 31}, INK_BF16, MASSIVE, 1);
     check_shape(c, (shape){9, 3072, 31}, INK_F32, OFFSET, 1);
     check_selection(c);

@@ -71,17 +71,24 @@ static void call_embed(const ink_device *device, const void *arguments) {
     device->ops->embed_rows(device, a->dst, &a->table, a->ids);
 }
 
+static void check_embed(checker *c, int64_t rows, int64_t cols, ink_dtype dtype) {
+    begin_case(c, "%lld rows of %lld, %s", (long long)rows, (long long)cols, ink_dtype_name(dtype));
+    bool packed = dtype != INK_F32 && dtype != INK_BF16;
+    embed_case a = {.dst = take_blank(c, rows, cols)};
+    a.table = packed ? take_packed_weight(c, dtype, 29, cols) : take_weight(c, dtype, 29, cols, NORMAL, 1);
+    for (int64_t i = 0; i < rows; i++) a.ids[i] = (int32_t)random_below(c, 29);
+    a.ids[0] = 28;
+    result r = {a.dst, NULL};
+    check_call(c, call_embed, &a, &r, 1);
+}
+
 void check_embed_rows(checker *c) {
     for (int64_t rows = 1; rows <= 40; rows += 13)
-        for (int64_t cols = 1; cols <= 40; cols += 3)
-            for (int dtype = 0; dtype < 2; dtype++) {
-                begin_case(c, "%lld rows of %lld, %s", (long long)rows, (long long)cols, dtype ? "BF16" : "F32");
-                embed_case a = {take_blank(c, rows, cols), take_weight(c, dtype ? INK_BF16 : INK_F32, 29, cols, NORMAL, 1), {0}};
-                for (int64_t i = 0; i < rows; i++) a.ids[i] = (int32_t)random_below(c, 29);
-                a.ids[0] = 28;
-                result r = {a.dst, NULL};
-                check_call(c, call_embed, &a, &r, 1);
-            }
+        for (int64_t cols = 1; cols <= 40; cols += 3) {
+            check_embed(c, rows, cols, INK_F32);
+            check_embed(c, rows, cols, INK_BF16);
+        }
+    for (ink_dtype dtype = INK_F16; dtype < INK_OTHER_DTYPE; dtype++) check_embed(c, 7, 768, dtype);
 }
 
 /* ---- timestep_embed -------------------------------------------------------------------------------------------------- */

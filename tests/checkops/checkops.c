@@ -130,9 +130,65 @@ ink_weight take_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols, 
     return (ink_weight){.dtype = dtype, .data = data, .rows = rows, .cols = cols};
 }
 
+/* Numbers that a decoder may read, in the type that scales have. */
+static void *take_scales(checker *c, ink_dtype dtype, int64_t n, double least, double most) {
+    static const uint16_t halves[] = {0x2c00, 0x3000, 0x3400, 0x3800}; /* 1/16 to 1/2 in f16 */
+    unsigned char *scales = take_bytes(c, (size_t)n * ink_dtype_size(dtype), 1);
+    for (int64_t i = 0; i < n; i++) {
+        float value = (float)(least + (most - least) * (double)random_below(c, 1000) / 1000);
+        uint16_t bits = dtype == INK_F16 ? (uint16_t)(halves[random_below(c, 4)] | (value < 0 ? 0x8000 : 0))
+                                         : ink_bf16_from_f32(value);
+        if (dtype == INK_F32)
+            memcpy(scales + 4 * i, &value, sizeof value);
+        else
+            memcpy(scales + 2 * i, &bits, sizeof bits);
+    }
+    return scales;
+}
+
+/* Random bytes, again until their numbers are small: a block's own scales may be anything. */
+static void fill_block(checker *c, const ink_weight *w, unsigned char *bytes, int64_t row, int64_t col, int64_t elements) {
+    float values[INK_MAX_GROUP];
+    int64_t n = ink_dtype_block_bytes(w->dtype);
+    for (bool small = false; !small;) {
+        for (int64_t i = 0; i < n; i++) bytes[i] = (unsigned char)random_bits(c);
+        ink_weight_decode(values, w, row, col, elements);
+        small = true;
+        for (int64_t i = 0; i < elements; i++) small = small && fabsf(values[i]) < 8;
+    }
+}
+
+ink_weight take_packed_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols) {
+    static const ink_dtype scale_dtypes[] = {INK_F32, INK_BF16, INK_F16};
+    int64_t elements = ink_dtype_block_elements(dtype), block_bytes = ink_dtype_block_bytes(dtype),
+            n_blocks = rows * cols / elements;
+    unsigned char *bytes = take_bytes(c, (size_t)(n_blocks * block_bytes), 1);
+    ink_weight w = {.dtype = dtype, .data = bytes, .rows = rows, .cols = cols, .scale_dtype = scale_dtypes[random_below(c, 3)]};
+    if (dtype == INK_AFFINE_4 || dtype == INK_AFFINE_8) {
+        w.group = cols % 128 == 0 && random_below(c, 2) ? 128 : cols % 64 == 0 ? 64 : 32;
+        w.scales = take_scales(c, w.scale_dtype, rows * cols / w.group, 0.001, 0.01);
+        w.biases = take_scales(c, w.scale_dtype, rows * cols / w.group, -2, 1);
+        for (int64_t i = 0; i < n_blocks * block_bytes; i++)
+            bytes[i] = (unsigned char)random_bits(c) & (dtype == INK_AFFINE_8 ? 15 : 255);
+        return w;
+    }
+    for (int64_t i = 0; i < n_blocks; i++)
+        fill_block(c, &w, bytes + i * block_bytes, i * elements / cols, i * elements % cols, elements);
+    if (dtype == INK_F8_E4M3 && random_below(c, 3)) {
+        w.n_scales = random_below(c, 2) ? rows : 1;
+        w.scales = take_scales(c, w.scale_dtype, w.n_scales, 0.1, 0.9);
+    }
+    return w;
+}
+
 double weight_at(const ink_weight *w, int64_t row, int64_t col) {
     int64_t i = row * w->cols + col;
-    return w->dtype == INK_BF16 ? ink_f32_from_bf16(((const uint16_t *)w->data)[i]) : ((const float *)w->data)[i];
+    if (w->dtype == INK_F32) return ((const float *)w->data)[i];
+    if (w->dtype == INK_BF16) return ink_f32_from_bf16(((const uint16_t *)w->data)[i]);
+    float values[INK_MAX_GROUP];
+    int64_t n = w->group ? w->group : ink_dtype_block_elements(w->dtype);
+    ink_weight_decode(values, w, row, col / n * n, n);
+    return values[col % n];
 }
 
 double *take_bounds(checker *c, int64_t n) {

@@ -67,7 +67,10 @@ const char *fill_name(fill kind);
 ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size);
 /* [rows, cols] of NaN: for results. */
 ink_tensor take_blank(checker *c, int64_t rows, int64_t cols);
+/* F32 or BF16 */
 ink_weight take_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols, fill kind, double size);
+/* Any other form, filled with bytes at random whose numbers are below 8, at any alignment; cols is a multiple of its block. */
+ink_weight take_packed_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols);
 double weight_at(const ink_weight *w, int64_t row, int64_t col);
 
 uint64_t random_bits(checker *c);

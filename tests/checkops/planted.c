@@ -30,6 +30,7 @@ typedef enum linear_bug {
     SUM_BY_THREADS,
     SUM_BY_TURNS,
     SUBNORMALS_FLUSHED,
+    BRANCH_IGNORED,
     OPERAND_CHANGED,
 } linear_bug;
 
@@ -67,7 +68,9 @@ static void linear_with(linear_bug bug, const ink_device *d, ink_tensor dst, ink
     int64_t n_cols = bug == LAST_COLUMN_MISSED && dst.cols % 4 == 1 && dst.cols > 1 ? dst.cols - 1 : dst.cols;
     for (int64_t i = 0; i < dst.rows; i++) {
         for (int64_t j = 0; j < n_cols; j++) {
-            float v = product(x, w, i, j, n_parts, bug), gate = e.gate ? e.gate->data[j] : 1;
+            float v = product(x, w, i, j, n_parts, bug);
+            if (e.low && bug != BRANCH_IGNORED) v += product(*e.low, w->up, i, j, n_parts, bug);
+            float gate = e.gate ? e.gate->data[j] : 1;
             float bias = e.bias ? e.bias->data[j] : 0, *place = &ink_row(dst, i)[j];
             if (bug == GATE_BEFORE_ACTIVATION)
                 v = activate(e.activation, (v + bias) * gate, bug);
@@ -104,6 +107,7 @@ PLANT_LINEAR(linear_gelu_erf, GELU_ERF)
 PLANT_LINEAR(linear_by_threads, SUM_BY_THREADS)
 PLANT_LINEAR(linear_by_turns, SUM_BY_TURNS)
 PLANT_LINEAR(linear_no_subnormals, SUBNORMALS_FLUSHED)
+PLANT_LINEAR(linear_no_branch, BRANCH_IGNORED)
 PLANT_LINEAR(linear_operand, OPERAND_CHANGED)
 
 /* ---- norms --------------------------------------------------------------------------------------------------------------- */
@@ -469,6 +473,7 @@ static const struct planted {
     {"linear", "the order of a sum depends on the number of threads", {.linear = linear_by_threads}},
     {"linear", "the order of a sum depends on the run", {.linear = linear_by_turns}},
     {"linear", "subnormal numbers flushed to zero", {.linear = linear_no_subnormals}},
+    {"linear", "the low-rank branch is ignored", {.linear = linear_no_branch}},
     {"linear", "an operand is changed", {.linear = linear_operand}},
     {"layernorm_modulate", "eps forgotten", {.layernorm_modulate = layernorm_no_eps}},
     {"layernorm_modulate", "eps added after the root", {.layernorm_modulate = layernorm_late_eps}},
