@@ -77,7 +77,7 @@ INK_API const char *ink_status_name(ink_status status);
 typedef struct ink_model ink_model;
 
 typedef enum ink_precision {
-    INK_PRECISION_AUTO = 0, /* every matrix as the checkpoint stores it */
+    INK_PRECISION_AUTO = 0, /* as the transformer is stored: F32, BF16, or every matrix as it is where forms are mixed */
     INK_PRECISION_F32,      /* all arithmetic and weights in f32: the reference mode */
     INK_PRECISION_BF16,     /* weights in 16 bits; sums, residual stream, norms, softmax and latents in f32 */
     INK_PRECISION_FP8,      /* matrices in 8-bit floats (e4m3) with a scale for each row, but for the network's ends */
@@ -98,7 +98,7 @@ typedef struct ink_model_options {
 INK_API ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error);
 INK_API void ink_model_close(ink_model **model);
 
-/* "f32" or "bf16": what INK_PRECISION_AUTO became. Static storage. */
+/* "f32", "bf16", "fp8", "q8", "q4", or "as stored" where the files mix forms: what INK_PRECISION_AUTO became. Static storage. */
 INK_API const char *ink_model_precision(const ink_model *model);
 
 /* ---- tokenizer, and looking into a checkpoint ------------------------------------------------------------------- */
@@ -160,13 +160,20 @@ typedef enum ink_phase {
 
 typedef struct ink_progress {
     ink_phase phase;
-    int64_t done;  /* units of this phase that are done, 0..total */
-    int64_t total; /* units of this phase */
+    int64_t done;    /* units of this phase that are done, 0..total */
+    int64_t total;   /* units of this phase */
+    double fraction; /* of the work of this phase, 0..1: also moves between units, about ten times a second */
     double phase_seconds;
 } ink_progress;
 
 /* Called on the thread that runs ink_generate. Return non-zero to cancel. */
 typedef int (*ink_progress_fn)(void *user, const ink_progress *progress);
+
+/* A LoRA for one request: a safetensors file, or a folder that PEFT saved. */
+typedef struct ink_lora {
+    const char *path;
+    double scale; /* 1: as trained */
+} ink_lora;
 
 typedef struct ink_request {
     const char *prompt;
@@ -179,6 +186,8 @@ typedef struct ink_request {
     int64_t cuda_sms;            /* INK_RNG_TORCH_CUDA: multiprocessors of the GPU to agree with; 132 is an H100 or H200 */
     int64_t cuda_threads_per_sm; /* ... and resident threads of each: 2048, on consumer Ampere and Ada 1536 */
     ink_noise_dtype noise_dtype;
+    const ink_lora *loras; /* [n_loras], applied together; every tensor must fit, else the request fails */
+    size_t n_loras;
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -189,7 +198,7 @@ INK_API void ink_request_init(ink_request *request, const ink_model *model);
 
 /*
  * The spelling of a generator: "torch-cpu", "torch-cpu-2.13", "torch-cuda" (132 multiprocessors of 2048 threads),
- * "torch-cuda:128" or "torch-cuda:128x1536". Sets rng, cuda_sms and cuda_threads_per_sm. Errors: ARGUMENT.
+ * "torch-cuda:128" or "torch-cuda:128x1536". Sets rng and, for CUDA, cuda_sms and cuda_threads_per_sm. Errors: ARGUMENT.
  */
 INK_API ink_status ink_request_set_rng(ink_request *request, const char *text, ink_error *error);
 /* The same back, at most 40 bytes with the final zero. */
@@ -204,9 +213,12 @@ typedef struct ink_memory_plan {
     int64_t scratch_bytes;   /* activations and tables at the fullest moment */
     int64_t peak_bytes;      /* of weights and scratch together, over all phases */
     int64_t available_bytes; /* what the machine can give now; 0 if unknown */
+    int64_t prompt_tokens, negative_tokens; /* of the texts, without the template */
+    int64_t prompt_cut, negative_cut;       /* ... that the model does not read, because there are too many */
+    int64_t lora_tensors;                   /* of all LoRA files, all of which fit */
 } ink_memory_plan;
 
-/* What a request will need, before anything is loaded. Errors: ARGUMENT. */
+/* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY. */
 INK_API ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
 
 /* ---- session and generation ------------------------------------------------------------------------------------- */

@@ -19,6 +19,7 @@ typedef struct op_call {
     const char *name;
     ink_tensor written[2];
     int n_written;
+    double work; /* beyond touching what is written */
     double began;
     float *before[2]; /* copies for the check */
 } op_call;
@@ -54,6 +55,8 @@ static void restore(ink_tensor x, const float *copy) {
 
 /* False when nothing is to be computed. */
 static bool begin(ink_ctx *c, op_call *call) {
+    for (int i = 0; i < call->n_written; i++) c->work += 10.0 * (double)call->written[i].rows * (double)call->written[i].cols;
+    c->work += call->work;
     if (c->status != INK_OK || ink_ctx_dry(c)) return false;
     if (c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed)) {
         c->status = ink_fail(c->error, INK_ERROR_CANCELLED, "cancelled");
@@ -69,6 +72,7 @@ static bool begin(ink_ctx *c, op_call *call) {
 
 /* True when the definition must run too: what was written is then as it was before the op. */
 static bool end(ink_ctx *c, op_call *call, float *results[2]) {
+    if (c->worked) c->worked(c->worked_user);
     if (c->trace) {
         fprintf(c->trace, "%s %s", call->name, c->device->tier);
         for (int i = 0; i < call->n_written; i++)
@@ -148,6 +152,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     e.low = w->up ? &low : NULL;
     if (w->up) require(c, w->up->rows == w->rows && w->up->cols == low.cols, "linear: its branch has another shape");
     op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
+    call.work = (double)dst.rows * (double)w->rows * (double)(w->cols + (w->up ? w->up->cols : 0));
     RUN(c, &call, linear, dst, x, w, e);
     ink_arena_release(c->arena, mark);
 }
@@ -221,6 +226,7 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
     REQUIRE_SHAPE(c, "attention", v, k.rows, shape.n_kv_heads * shape.head_dim);
     REQUIRE_SHAPE(c, "attention", dst, q.rows, shape.n_heads * shape.head_dim);
     op_call call = {.name = "attention", .written = {dst}, .n_written = 1};
+    call.work = 2.0 * (double)q.rows * (double)k.rows * (double)q.cols;
     RUN(c, &call, attention, dst, q, k, v, shape);
 }
 
@@ -245,6 +251,7 @@ void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     require(c, w->cols == shape.kernel * shape.kernel * x.cols, "conv2d: weight has %" PRId64 " columns, expected %" PRId64,
             w->cols, shape.kernel * shape.kernel * x.cols);
     op_call call = {.name = "conv2d", .written = {dst}, .n_written = 1};
+    call.work = (double)dst.rows * (double)w->rows * (double)w->cols;
     RUN(c, &call, conv2d, dst, x, w, bias, residual, shape);
 }
 

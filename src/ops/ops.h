@@ -131,10 +131,13 @@ const char *ink_device_tier(int i);
 
 typedef struct ink_ctx {
     const ink_device *device;
-    const ink_device *check;  /* if not NULL: run every op there too and fail on a difference */
-    ink_arena *arena;         /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
-    const atomic_int *cancel; /* may be NULL */
-    FILE *trace;              /* may be NULL */
+    const ink_device *check;    /* if not NULL: run every op there too and fail on a difference */
+    ink_arena *arena;           /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
+    const atomic_int *cancel;   /* may be NULL */
+    FILE *trace;                /* may be NULL */
+    double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
+    void (*worked)(void *user); /* may be NULL: called after each op */
+    void *worked_user;
     ink_error *error;
     ink_status status; /* sticky */
 } ink_ctx;

@@ -38,15 +38,20 @@ typedef struct run {
     ink_error *error;
     ink_ctx ctx;
     ink_arena arena;
-    ink_store store; /* weights of the component at work */
-    side sides[2];   /* the prompt; with guidance, the negative prompt */
+    ink_store store;        /* weights of the component at work */
+    ink_adapters *adapters; /* owned; NULL without LoRA */
+    side sides[2];          /* the prompt; with guidance, the negative prompt */
     int n_sides;
     int64_t latent_height, latent_width, n_img; /* in latent pixels; in tokens */
     ink_tensor latents;                         /* [n_img, channels] */
     float *sigmas;                              /* owned: [steps + 1] */
     ink_modulation modulation;
-    ink_tensor pixels; /* [height * width, 3] */
-    double phase_began;
+    ink_tensor pixels;                         /* [height * width, 3] */
+    double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */
+    int64_t component_bytes[INK_N_COMPONENTS]; /* from a dry run: what loading goes through */
+    ink_phase phase;
+    int64_t done, total; /* units of the phase */
+    double phase_began, phase_first_work, last_report;
 } run;
 
 static bool is_dry(const run *r) { return !r->session; }
@@ -59,20 +64,44 @@ static void fail_memory(run *r, const char *what) {
 
 /* ---- progress ------------------------------------------------------------------------------------------------------ */
 
-static void report(run *r, ink_phase phase, int64_t done, int64_t total) {
+static void report(run *r, double fraction) {
     if (is_dry(r) || failed(r) || !r->request.progress) return;
-    ink_progress progress = {.phase = phase, .done = done, .total = total, .phase_seconds = ink_seconds() - r->phase_began};
+    double now = ink_seconds();
+    ink_progress progress = {.phase = r->phase, .done = r->done, .total = r->total, .phase_seconds = now - r->phase_began};
+    progress.fraction = fraction < 1 ? fraction : 1;
+    r->last_report = now;
     if (r->request.progress(r->request.progress_user, &progress) != 0)
         r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
 }
 
-static void begin_phase(run *r, ink_phase phase, int64_t total) {
-    r->phase_began = ink_seconds();
-    report(r, phase, 0, total);
+static bool report_is_due(const run *r) { return ink_seconds() - r->last_report > 0.1; }
+
+/* After each op: what it did moves the fraction, now and then. */
+static void op_worked(void *user) {
+    run *r = user;
+    double whole = r->phase_work[r->phase];
+    if (whole > 0 && report_is_due(r)) report(r, (r->ctx.work - r->phase_first_work) / whole);
 }
 
-static void end_phase(run *r, ink_phase phase) {
-    if (!is_dry(r)) r->session->stats.phase_seconds[phase] += ink_seconds() - r->phase_began;
+static void begin_phase(run *r, ink_phase phase, int64_t total) {
+    r->phase = phase;
+    r->done = 0;
+    r->total = total;
+    r->phase_began = ink_seconds();
+    r->phase_first_work = r->ctx.work;
+    report(r, 0);
+}
+
+static void unit_done(run *r) {
+    r->done++;
+    report(r, (double)r->done / (double)r->total);
+}
+
+static void end_phase(run *r) {
+    if (is_dry(r))
+        r->phase_work[r->phase] += r->ctx.work - r->phase_first_work;
+    else
+        r->session->stats.phase_seconds[r->phase] += ink_seconds() - r->phase_began;
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
@@ -80,7 +109,8 @@ static void end_phase(run *r, ink_phase phase) {
 static ink_status tensor_loaded(void *user, const ink_binder *binder) {
     run *r = user;
     if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
-    report(r, INK_PHASE_LOAD, binder->mapped_bytes + binder->stored_bytes, r->plan->mapped_bytes + r->plan->weight_bytes);
+    r->done = binder->mapped_bytes + binder->stored_bytes;
+    if (report_is_due(r)) report(r, (double)r->done / (double)r->total);
     return r->ctx.status;
 }
 
@@ -88,6 +118,7 @@ static ink_binder binder_of(run *r, ink_component component) {
     return (ink_binder){.weights = r->model->weights[component],
                         .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
                         .precision = r->model->precision,
+                        .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
                         .store = &r->store,
                         .error = r->error,
                         .loaded = is_dry(r) ? NULL : tensor_loaded,
@@ -95,11 +126,12 @@ static ink_binder binder_of(run *r, ink_component component) {
 }
 
 /* Takes over how the binding went, and counts what it holds. */
-static void bound(run *r, const ink_binder *binder) {
+static void bound(run *r, const ink_binder *binder, ink_component component) {
     if (!failed(r)) r->ctx.status = binder->status;
     if (!is_dry(r)) return;
     if (binder->peak_bytes > r->plan->weight_bytes) r->plan->weight_bytes = binder->peak_bytes;
     if (binder->mapped_bytes > r->plan->mapped_bytes) r->plan->mapped_bytes = binder->mapped_bytes;
+    r->component_bytes[component] = binder->mapped_bytes + binder->stored_bytes;
 }
 
 /* ---- the story ------------------------------------------------------------------------------------------------------ */
@@ -110,6 +142,10 @@ static void tokenize(run *r) {
     r->n_sides = ink_request_guided(&r->request) ? 2 : 1;
     for (int i = 0; i < r->n_sides && !failed(r); i++)
         r->ctx.status = ink_prompt_encode(&r->sides[i].prompt, r->model->tokenizer, texts[i], names[i], r->error);
+    r->plan->prompt_tokens = r->sides[0].prompt.n_text;
+    r->plan->prompt_cut = r->sides[0].prompt.n_cut;
+    r->plan->negative_tokens = r->sides[1].prompt.n_text;
+    r->plan->negative_cut = r->sides[1].prompt.n_cut;
 }
 
 /* Fills sides[i].states. */
@@ -128,19 +164,32 @@ static void encode_side(run *r, const ink_text_encoder *encoder, side *s) {
 static void encode_prompts(run *r) {
     ink_text_encoder encoder;
     ink_binder binder = binder_of(r, INK_TEXT_ENCODER);
-    begin_phase(r, INK_PHASE_LOAD, 1);
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
     ink_text_encoder_bind(&encoder, &r->model->config.text_encoder, &binder);
-    bound(r, &binder);
-    end_phase(r, INK_PHASE_LOAD);
+    bound(r, &binder, INK_TEXT_ENCODER);
+    end_phase(r);
 
     begin_phase(r, INK_PHASE_TEXT, r->n_sides);
     for (int i = 0; i < r->n_sides && !failed(r); i++) {
         encode_side(r, &encoder, &r->sides[i]);
-        report(r, INK_PHASE_TEXT, i + 1, r->n_sides);
+        unit_done(r);
     }
     ink_text_encoder_release(&encoder);
     ink_store_release(&r->store);
-    end_phase(r, INK_PHASE_TEXT);
+    end_phase(r);
+}
+
+static void open_adapters(run *r) {
+    if (r->request.n_loras == 0 || failed(r)) return;
+    r->ctx.status = ink_adapters_open(&r->adapters, r->request.loras, r->request.n_loras, r->error);
+}
+
+/* Both bindings of the transformer have been through: by now every tensor of the LoRA files has found its matrix. */
+static void check_adapters(run *r) {
+    if (!r->adapters || failed(r)) return;
+    int64_t applied;
+    ink_adapters_count(r->adapters, &applied, &r->plan->lora_tensors);
+    r->ctx.status = ink_adapters_check_applied(r->adapters, r->error);
 }
 
 /* What does not change over the steps: sigmas, modulation, positions. */
@@ -169,10 +218,10 @@ static void prepare(run *r) {
     ink_binder binder = binder_of(r, INK_TRANSFORMER);
     binder.loaded = NULL;
     ink_mmdit_modulate(c, &config->mmdit, &binder, times, &r->modulation);
-    bound(r, &binder);
+    bound(r, &binder, INK_TRANSFORMER);
     ink_arena_release(&r->arena, mark);
-    report(r, INK_PHASE_PREPARE, 1, 1);
-    end_phase(r, INK_PHASE_PREPARE);
+    unit_done(r);
+    end_phase(r);
 }
 
 static void denoise_step(run *r, const ink_mmdit *mmdit, int64_t step) {
@@ -191,10 +240,11 @@ static void denoise(run *r) {
     int64_t n_steps = r->request.steps;
     ink_mmdit mmdit;
     ink_binder binder = binder_of(r, INK_TRANSFORMER);
-    begin_phase(r, INK_PHASE_LOAD, 1);
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
     ink_mmdit_bind(&mmdit, config, &binder);
-    bound(r, &binder);
-    end_phase(r, INK_PHASE_LOAD);
+    bound(r, &binder, INK_TRANSFORMER);
+    check_adapters(r);
+    end_phase(r);
 
     begin_phase(r, INK_PHASE_DENOISE, n_steps);
     ink_stage *kept = r->stages ? &r->stages->stage[INK_STAGE_LATENTS] : NULL;
@@ -203,11 +253,12 @@ static void denoise(run *r) {
         denoise_step(r, &mmdit, step);
         int64_t n = r->n_img * config->in_channels;
         if (kept && !failed(r)) memcpy(kept->data + step * n, r->latents.data, (size_t)n * sizeof(float));
-        report(r, INK_PHASE_DENOISE, step + 1, n_steps);
+        unit_done(r);
     }
     ink_mmdit_release(&mmdit);
     ink_store_release(&r->store);
-    end_phase(r, INK_PHASE_DENOISE);
+    end_phase(r);
+    if (is_dry(r)) r->phase_work[INK_PHASE_DENOISE] *= (double)n_steps;
 }
 
 /* Fills pixels. */
@@ -221,10 +272,10 @@ static void decode(run *r) {
         return;
     }
     ink_binder binder = binder_of(r, INK_VAE);
-    begin_phase(r, INK_PHASE_LOAD, 1);
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_VAE]);
     ink_vae_decoder_bind(decoder, config, &binder);
-    bound(r, &binder);
-    end_phase(r, INK_PHASE_LOAD);
+    bound(r, &binder, INK_VAE);
+    end_phase(r);
 
     begin_phase(r, INK_PHASE_DECODE, 1);
     r->pixels = ink_scratch(c, r->request.height * r->request.width, 3);
@@ -241,8 +292,8 @@ static void decode(run *r) {
     ink_arena_release(&r->arena, mark);
     ink_store_release(&r->store);
     ink_free(decoder);
-    report(r, INK_PHASE_DECODE, 1, 1);
-    end_phase(r, INK_PHASE_DECODE);
+    unit_done(r);
+    end_phase(r);
 }
 
 /* -1..1 to 0..1. */
@@ -312,6 +363,7 @@ static void draw_noise(run *r) {
 
 static void picture(run *r) {
     tokenize(r);
+    open_adapters(r);
     draw_noise(r);
     size_t mark = ink_arena_mark(&r->arena);
     if (!failed(r)) encode_prompts(r);
@@ -326,27 +378,33 @@ static void picture(run *r) {
 static void release(run *r) {
     for (int i = 0; i < r->n_sides; i++) ink_prompt_release(&r->sides[i].prompt);
     ink_free(r->sigmas);
+    ink_adapters_close(&r->adapters);
     ink_store_release(&r->store);
     ink_arena_destroy(&r->arena);
 }
 
-ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
-    *plan = (ink_memory_plan){.available_bytes = ink_available_memory()};
+/* Runs r, of which model, request and plan are set, dry. */
+static ink_status run_dry(run *r) {
     ink_device device;
     const char *why;
-    if (!ink_device_open(&device, "ref", NULL, &why)) return ink_fail(error, INK_ERROR_INTERNAL, "tier ref: %s", why);
-    run r = {.model = model, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
-    ink_arena_create_dry(&r.arena);
-    r.ctx = (ink_ctx){.device = &device, .arena = &r.arena, .error = error};
-    picture(&r);
-    plan->scratch_bytes = (int64_t)r.arena.peak;
-    plan->peak_bytes = plan->scratch_bytes + plan->weight_bytes;
-    ink_status status = r.ctx.status;
-    release(&r);
+    *r->plan = (ink_memory_plan){.available_bytes = ink_available_memory()};
+    if (!ink_device_open(&device, "ref", NULL, &why)) return ink_fail(r->error, INK_ERROR_INTERNAL, "tier ref: %s", why);
+    ink_arena_create_dry(&r->arena);
+    r->ctx = (ink_ctx){.device = &device, .arena = &r->arena, .error = r->error};
+    picture(r);
+    r->plan->scratch_bytes = (int64_t)r->arena.peak;
+    r->plan->peak_bytes = r->plan->scratch_bytes + r->plan->weight_bytes;
+    ink_status status = r->ctx.status;
+    release(r);
     return status;
 }
 
-static ink_status check_memory(const ink_memory_plan *plan, ink_error *error) {
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
+    run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
+    return run_dry(&dry);
+}
+
+static ink_status check_memory(const ink_memory_plan *plan, const ink_model *model, ink_error *error) {
     const double gib = 1073741824.0;
     if (plan->available_bytes == 0 || plan->peak_bytes <= plan->available_bytes) return INK_OK;
     return ink_fail(
@@ -354,7 +412,8 @@ static ink_status check_memory(const ink_memory_plan *plan, ink_error *error) {
         "this picture needs %.1f GiB of memory (weights %.1f, scratch %.1f) and %.1f GiB are available: ask for a smaller "
         "picture%s",
         (double)plan->peak_bytes / gib, (double)plan->weight_bytes / gib, (double)plan->scratch_bytes / gib,
-        (double)plan->available_bytes / gib, plan->weight_bytes > plan->scratch_bytes ? " or a smaller precision" : "");
+        (double)plan->available_bytes / gib,
+        plan->weight_bytes > plan->scratch_bytes && model->precision != INK_PRECISION_Q4 ? " or --precision q4" : "");
 }
 
 ink_status ink_generate_run(ink_session *session, const ink_request *request, ink_image **image, ink_stages *stages,
@@ -363,12 +422,14 @@ ink_status ink_generate_run(ink_session *session, const ink_request *request, in
     double began = ink_seconds();
     session->stats = (ink_stats){.threads = ink_threads_count(session->threads), .cpu = session->device.tier};
     ink_memory_plan plan;
-    ink_status status = ink_generate_plan(&plan, model, request, error);
-    if (status == INK_OK) status = check_memory(&plan, error);
+    run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = &plan, .error = error};
+    ink_status status = run_dry(&dry);
+    if (status == INK_OK) status = check_memory(&plan, model, error);
     if (status != INK_OK) return status;
 
-    run r = {.session = session, .model = model, .request = ink_request_resolved(request, model), .plan = &plan, .stages = stages};
-    r.error = error;
+    run r = {.session = session, .model = model, .request = dry.request, .plan = &plan, .stages = stages, .error = error};
+    memcpy(r.phase_work, dry.phase_work, sizeof r.phase_work);
+    memcpy(r.component_bytes, dry.component_bytes, sizeof r.component_bytes);
     if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes))
         return ink_fail(error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)plan.scratch_bytes / 1048576.0);
     r.arena.poison = session->poison;
@@ -377,6 +438,8 @@ ink_status ink_generate_run(ink_session *session, const ink_request *request, in
                       .arena = &r.arena,
                       .cancel = &session->cancel,
                       .trace = session->trace,
+                      .worked = op_worked,
+                      .worked_user = &r,
                       .error = error};
     picture(&r);
     if (image && !failed(&r)) *image = make_image(&r);

@@ -11,13 +11,20 @@ static const char before_prompt[] =
     "the objects and background:<|im_end|>\n<|im_start|>user\n";
 static const char after_prompt[] = "<|im_end|>\n<|im_start|>assistant\n";
 
-enum { MAX_ROWS = 512 }; /* of text states, the reference's max_sequence_length */
+enum {
+    MAX_ROWS = 512,    /* of text states, the reference's max_sequence_length */
+    MAX_BYTES = 65536, /* a text beyond this is no prompt but a mistake: next to nothing of it would be read */
+};
 
 ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
                              ink_error *error) {
     *prompt = (ink_prompt){0};
-    size_t n_ids;
-    ink_status status = ink_tokenizer_encode(tokenizer, text, strlen(text), &prompt->ids, &n_ids, error);
+    size_t n_ids, n_bytes = strlen(text);
+    if (n_bytes > MAX_BYTES)
+        return ink_fail(error, INK_ERROR_ARGUMENT,
+                        "the %s has %zu bytes: at most %d are taken, and the model reads no more than %d tokens", what, n_bytes,
+                        MAX_BYTES, MAX_ROWS);
+    ink_status status = ink_tokenizer_encode(tokenizer, text, n_bytes, &prompt->ids, &n_ids, error);
     if (status == INK_ERROR_ARGUMENT && error) {
         ink_error inner = *error;
         return ink_fail(error, status, "the %s: %s", what, inner.message);
@@ -25,6 +32,7 @@ ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer,
     if (status != INK_OK) return status;
     ink_free(prompt->ids);
     prompt->ids = NULL;
+    prompt->n_text = (int64_t)n_ids;
 
     /* The vocabulary decides how long the beginning is: 34 tokens with the published one. */
     int32_t *beginning;
@@ -41,6 +49,7 @@ ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer,
     prompt->drop = (int64_t)n_beginning;
     /* Attention is causal: rows past the limit change nothing before them, so they need not be computed. */
     prompt->n = (int64_t)n_ids < prompt->drop + MAX_ROWS ? (int64_t)n_ids : prompt->drop + MAX_ROWS;
+    prompt->n_cut = (int64_t)n_ids - prompt->n;
     if (prompt->n <= prompt->drop) {
         ink_prompt_release(prompt);
         return ink_fail(error, INK_ERROR_FORMAT, "the tokenizer leaves no token of the %s behind the template", what);

@@ -7,10 +7,11 @@
 typedef struct ink_prompt {
     int32_t *ids; /* owned: [n] of template and text, cut to what the model reads */
     int64_t n;
-    int64_t drop; /* the first rows of the encoder's states, those of the template's beginning, are not given on */
+    int64_t n_text, n_cut; /* tokens of the text alone; those that were cut off */
+    int64_t drop;          /* the first rows of the encoder's states, those of the template's beginning, are not given on */
 } ink_prompt;
 
-/* Errors: ARGUMENT (no valid UTF-8, named by what: "prompt"), MEMORY. */
+/* Errors: ARGUMENT (no valid UTF-8, or far more text than is read; named by what: "prompt"), MEMORY. */
 ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
                              ink_error *error);
 void ink_prompt_release(ink_prompt *prompt);

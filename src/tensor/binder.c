@@ -289,7 +289,35 @@ static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *store
         encode_row(dst, row, x);
     }
     ink_free(x);
-    ink_mapfile_drop(stored->data, (size_t)(ink_weight_bytes(stored)));
+}
+
+/* ---- branches -------------------------------------------------------------------------------------------------------- */
+
+/* A matrix of f32 in the store, filled by the caller when loading. NULL without memory. */
+static ink_weight *take_matrix(ink_binder *binder, const char *name, int64_t rows, int64_t cols) {
+    ink_weight *w = store_take(binder->store, sizeof *w);
+    if (!w)
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the LoRA of %s", name);
+    else
+        *w = (ink_weight){
+            .dtype = INK_F32, .rows = rows, .cols = cols, .data = take(binder, name, rows * cols * (int64_t)sizeof(float))};
+    return w;
+}
+
+/* Hangs what the adapters change beside the matrix; in a dry run without data, since ops take scratch for it. */
+static void attach_branch(ink_binder *binder, ink_weight *dst, const char *name) {
+    ink_adapter_branch branch;
+    if (!binder->adapters || binder->status != INK_OK) return;
+    binder->status = ink_adapters_find(binder->adapters, &branch, name, dst->rows, dst->cols, binder->error);
+    if (binder->status != INK_OK || (branch.rank == 0 && !branch.dense)) return;
+    dst->down = branch.dense ? NULL : take_matrix(binder, name, branch.rank, dst->cols);
+    dst->up = take_matrix(binder, name, dst->rows, branch.dense ? dst->cols : branch.rank);
+    if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
+    float *change = (float *)(uintptr_t)dst->up->data;
+    if (!branch.dense)
+        ink_adapters_fill_low_rank(binder->adapters, (float *)(uintptr_t)dst->down->data, change, name, dst->rows, dst->cols);
+    for (int64_t row = 0; branch.dense && row < dst->rows; row++)
+        ink_adapters_add_row(binder->adapters, change + row * dst->cols, name, row, dst->cols);
 }
 
 static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
@@ -311,7 +339,9 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     } else {
         dst->dtype = form;
         convert(binder, dst, &stored, name);
+        if (binder->mode == INK_BIND_LOAD) ink_mapfile_drop(info->data, info->n_bytes);
     }
+    attach_branch(binder, dst, name);
     report_loaded(binder);
 }
 

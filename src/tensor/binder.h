@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "tensor/adapters.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 #include "tensor/weights.h"
@@ -34,7 +35,8 @@ typedef struct ink_binder {
     const ink_weights *weights;
     ink_bind_mode mode;
     ink_precision precision; /* INK_PRECISION_AUTO: every matrix as it is stored */
-    ink_store *store;        /* INK_BIND_LOAD: receives converted weights */
+    ink_adapters *adapters;  /* NULL, or what is to be added to matrices */
+    ink_store *store;        /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
     ink_error *error;
     ink_status status;
     int64_t mapped_bytes; /* used in place */
