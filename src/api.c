@@ -10,6 +10,7 @@
 #include "model/tokenizer.h"
 #include "pipeline/generate.h"
 #include "pipeline/request.h"
+#include "tensor/safetensors.h"
 
 #define TEXT(x) #x
 #define VERSION_TEXT(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
@@ -20,6 +21,7 @@ ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t
     ink_error_clear(error);
     *ids = NULL;
     *n_ids = 0;
+    if (!dir || !text) return ink_fail(error, INK_ERROR_ARGUMENT, "%s is given to encode", dir ? "no text" : "no model folder");
     char *folder = ink_format("%s/tokenizer", dir);
     if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
     ink_tokenizer *tokenizer;
@@ -40,6 +42,15 @@ ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_req
 
 enum { MAX_THREADS = 1024 };
 
+static ink_status fail_tier(const char *tier, const char *why, ink_error *error) {
+    char known[128] = "auto";
+    for (int i = 0; ink_device_tier(i); i++) {
+        size_t n = strlen(known);
+        snprintf(known + n, sizeof known - n, ", %s", ink_device_tier(i));
+    }
+    return ink_fail(error, INK_ERROR_ARGUMENT, "CPU tier \"%.60s\": %s, expected one of %s", tier, why, known);
+}
+
 static ink_status open_session(ink_session *session, const ink_session_options *options, ink_error *error) {
     int64_t n = options ? options->threads : 0;
     if (n < 0 || n > MAX_THREADS)
@@ -49,8 +60,7 @@ static ink_status open_session(ink_session *session, const ink_session_options *
     if (!session->threads) return ink_fail(error, INK_ERROR_MEMORY, "%lld threads cannot be created", (long long)n);
 
     const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
-    if (!ink_device_open(&session->device, tier, session->threads, &why))
-        return ink_fail(error, INK_ERROR_ARGUMENT, "CPU tier \"%s\": %s", tier, why);
+    if (!ink_device_open(&session->device, tier, session->threads, &why)) return fail_tier(tier, why, error);
     if (!ink_device_open(&session->definition, "ref", session->threads, &why))
         return ink_fail(error, INK_ERROR_INTERNAL, "CPU tier \"ref\": %s", why);
     session->check = ink_env("INK_CHECK") != NULL;
@@ -67,7 +77,10 @@ ink_status ink_session_create(ink_session **session, ink_model *model, const ink
     if (!*session) return ink_fail(error, INK_ERROR_MEMORY, "no memory for a session");
     (*session)->model = model;
     ink_status status = open_session(*session, options, error);
-    if (status != INK_OK) ink_session_destroy(session);
+    if (status == INK_OK)
+        (*session)->stats = (ink_stats){.threads = ink_threads_count((*session)->threads), .cpu = (*session)->device.tier};
+    else
+        ink_session_destroy(session);
     return status;
 }
 
@@ -86,6 +99,8 @@ void ink_session_stats(ink_stats *stats, const ink_session *session) { *stats = 
 ink_status ink_generate(ink_session *session, const ink_request *request, ink_image **image, ink_error *error) {
     *image = NULL;
     ink_status status = ink_request_check(request, session->model, error);
+    /* Hours of work are not to end in a file that cannot be written. */
+    if (status == INK_OK && request->dump_path) status = ink_safetensors_check_writable(request->dump_path, error);
     if (status != INK_OK) return status;
     ink_stages stages = {0};
     status = ink_generate_run(session, request, image, request->dump_path ? &stages : NULL, error);

@@ -139,6 +139,7 @@ static ink_status inspect_tokenizer(ink_component_report *part, const ink_config
 ink_status ink_inspect(ink_report **out, const char *dir, ink_error *error) {
     ink_error_clear(error);
     *out = NULL;
+    if (!dir) return ink_fail(error, INK_ERROR_ARGUMENT, "no model folder is given");
     ink_config config;
     ink_status status = ink_config_open(&config, dir, error);
     if (status != INK_OK) return status;

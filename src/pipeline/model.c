@@ -64,6 +64,8 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
 
 ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_error_clear(error);
+    *model = NULL;
+    if (!dir) return ink_fail(error, INK_ERROR_ARGUMENT, "no model folder is given");
     *model = ink_alloc(sizeof **model);
     if (!*model) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
     ink_status status = open_parts(*model, dir, options, error);

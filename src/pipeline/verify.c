@@ -178,6 +178,7 @@ ink_status ink_verify(ink_session *session, const char *reference_path, ink_prog
                       ink_verification **out, ink_error *error) {
     ink_error_clear(error);
     *out = NULL;
+    if (!reference_path) return ink_fail(error, INK_ERROR_ARGUMENT, "no reference file is given");
     ink_safetensors file;
     ink_request request;
     ink_status status = ink_safetensors_open(&file, reference_path, error);
