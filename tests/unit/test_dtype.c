@@ -141,6 +141,25 @@ static void test_convert(void **state) {
     ink_convert(wide, INK_F32, raw, INK_F16, 0);
 }
 
+/* 1 sign, 4 exponent (bias 7), 3 mantissa; no infinities, and NaN only where all bits of both fields are set. */
+static void test_f8_all(void **state) {
+    (void)state;
+    for (int b = 0; b < 256; b++) {
+        int exponent = (b >> 3) & 15, mantissa = b & 7;
+        double magnitude = exponent ? ldexp(1 + mantissa / 8.0, exponent - 7) : ldexp(mantissa / 8.0, -6);
+        float value = ink_f32_from_f8_e4m3((uint8_t)b), converted;
+        const uint8_t byte = (uint8_t)b;
+        ink_convert(&converted, INK_F32, &byte, INK_F8_E4M3, 1);
+        if ((b & 0x7f) == 0x7f) {
+            assert_true(isnan(value) && isnan(converted));
+            continue;
+        }
+        assert_true(value == (float)(b & 0x80 ? -magnitude : magnitude));
+        assert_int_equal(signbit(value) != 0, b >> 7);
+        assert_int_equal(bits_of(converted), bits_of(value));
+    }
+}
+
 static void test_names_and_sizes(void **state) {
     (void)state;
     assert_string_equal(ink_dtype_name(INK_F32), "F32");
@@ -149,7 +168,18 @@ static void test_names_and_sizes(void **state) {
     assert_int_equal(ink_dtype_size(INK_F32), 4);
     assert_int_equal(ink_dtype_size(INK_BF16), 2);
     assert_int_equal(ink_dtype_size(INK_F16), 2);
+    assert_int_equal(ink_dtype_size(INK_F8_E4M3), 1);
+    assert_int_equal(ink_dtype_size(INK_Q4_K), 0);
     assert_int_equal(ink_dtype_size(INK_OTHER_DTYPE), 0);
+    for (ink_dtype dtype = INK_F32; dtype < INK_OTHER_DTYPE; dtype++) {
+        assert_true(ink_dtype_block_elements(dtype) > 0);
+        assert_true(ink_dtype_block_bytes(dtype) > 0);
+        assert_int_equal(ink_dtype_is_float(dtype), ink_dtype_size(dtype) != 0);
+        if (ink_dtype_is_float(dtype)) {
+            assert_int_equal(ink_dtype_block_elements(dtype), 1);
+            assert_int_equal(ink_dtype_block_bytes(dtype), ink_dtype_size(dtype));
+        }
+    }
 }
 
 int main(void) {
@@ -157,7 +187,7 @@ int main(void) {
         cmocka_unit_test(test_f16_all),         cmocka_unit_test(test_bf16_all_widen_and_come_back),
         cmocka_unit_test(test_bf16_rounding),   cmocka_unit_test(test_bf16_nan),
         cmocka_unit_test(test_bf16_is_nearest), cmocka_unit_test(test_convert),
-        cmocka_unit_test(test_names_and_sizes),
+        cmocka_unit_test(test_f8_all),          cmocka_unit_test(test_names_and_sizes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
