@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Train the demo model's text encoder and diffusion transformer together by flow matching.
+
+    train_dit.py --seconds 540 --span 0 0.5 --out /tmp/demo
+    train_dit.py --seconds 540 --span 0.5 1 --out /tmp/demo --resume /tmp/demo/state.pt --seed 2
+
+A pool of scenes is rendered and encoded by the VAE once; training draws batches from it.  x = (1 - t) data +
+t noise, the target is noise - data, the loss the squared error; t is logit-normal with a uniform share.  A tenth
+of the captions is dropped (to " ", a few to "").  The learning rate falls with a cosine over --span, of which a
+run covers the given part by the clock.  --weights starts from exported-precision weights instead of a state.
+Saved: state.pt (to resume), and the averaged weights rounded to bf16 as transformer.safetensors and
+text_encoder.safetensors, which are then scored on held-out prompts.
+"""
+import argparse
+import math
+import os
+import shutil
+import time
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import check
+import data
+import scenes
+from model import AutoEncoder, Painter, VAE, encode_prompts, paint
+
+
+def save_weights(painter, folder):
+    for part in ("transformer", "text_encoder"):
+        weights = {k: v.bfloat16().contiguous() for k, v in getattr(painter, part).state_dict().items()}
+        save_file(weights, os.path.join(folder, part + ".safetensors"))
+
+
+def load_weights(painter, folder):
+    for part in ("transformer", "text_encoder"):
+        weights = load_file(os.path.join(folder, part + ".safetensors"))
+        getattr(painter, part).load_state_dict({k: v.float() for k, v in weights.items()})
+
+
+def report(workers, painter, vae, tokenizer, count, guidances, steps=20):
+    wanted = scenes.evaluation(count)
+    for guidance in guidances:
+        pictures = paint(painter, vae, tokenizer, [s.caption for s in wanted], steps, guidance, seed=1)
+        table = check.summary(workers.starmap(check.score, list(zip(pictures, wanted)), 4))
+        print(f"guidance {guidance}: " + ", ".join(f"{k} {100 * a / max(b, 1):.1f}" for k, (a, b) in table.items()),
+              flush=True)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--seconds", type=float, default=540, help="all of the run but the final scoring")
+    p.add_argument("--span", type=float, nargs=2, default=(0, 1))
+    p.add_argument("--batch", type=int, default=1024)
+    p.add_argument("--pool", type=int, default=800000)
+    p.add_argument("--lr", type=float, default=1.5e-3)
+    p.add_argument("--warmup", type=int, default=300, help="steps")
+    p.add_argument("--spread", type=float, default=1.0, help="freedom of layout, see scenes.py")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--vae", default="/tmp/demo/vae.pt")
+    p.add_argument("--out", default="/tmp/demo")
+    p.add_argument("--copy", help="also put the rounded weights in this folder")
+    p.add_argument("--resume", help="state.pt of an earlier run")
+    p.add_argument("--weights", help="folder with rounded weights to start from")
+    p.add_argument("--every", type=int, default=500, help="steps between reports")
+    p.add_argument("--eval", type=int, default=300, help="held-out prompts to score at the end")
+    p.add_argument("--guidance", type=float, nargs="+", default=(1, 2, 3, 4, 5))
+    args = p.parse_args()
+    start = time.time()
+    for folder in filter(None, (args.out, args.copy)):
+        os.makedirs(folder, exist_ok=True)
+    workers = data.start_workers()
+    gpu = torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
+    torch.manual_seed(args.seed)
+    tokenizer = data.make_tokenizer()
+    vae = AutoEncoder(**VAE).to(device)
+    vae.load_state_dict(torch.load(args.vae, map_location=device))
+    painter, slow = Painter(tokenizer).to(device), Painter(tokenizer).to(device)
+    params, averages = list(painter.parameters()), list(slow.parameters())
+    optimizer = torch.optim.AdamW([{"params": [t for t in params if t.dim() > 1], "weight_decay": 0.01},
+                                   {"params": [t for t in params if t.dim() == 1], "weight_decay": 0.0}],
+                                  args.lr, betas=(0.9, 0.98), fused=gpu)
+    step = 0
+    if args.weights:
+        load_weights(painter, args.weights)
+    slow.load_state_dict(painter.state_dict())
+    if args.resume:
+        state = torch.load(args.resume, map_location=device)
+        painter.load_state_dict(state["painter"])
+        slow.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step = state["step"]
+    first = step
+
+    background, sprites, ids, lengths = data.scene_rows(workers, 100 + args.seed, args.pool, device, args.spread)
+    pictures = data.make_renderer(device, gpu)
+
+    def latents(b, s):
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=gpu):
+            return vae.tokens(pictures(b, s).contiguous(memory_format=torch.channels_last)).bfloat16()
+
+    encode = torch.compile(latents) if gpu else latents
+    size = 500 if gpu else 20
+    pool = torch.empty(args.pool // size * size, 64, 64, dtype=torch.bfloat16, device=device)
+    for i in range(0, len(pool), size):
+        pool[i:i + size] = encode(background[i:i + size], sprites[i:i + size])
+    print(f"pool of {len(pool)} scenes ready after {time.time() - start:.0f} s", flush=True)
+
+    empty, empty_lengths = (torch.from_numpy(a).to(device) for a in encode_prompts(tokenizer, [" ", ""]))
+
+    def loss_of(x, text, rows):
+        b = x.shape[0]
+        drop = torch.rand(b, device=device)
+        for i, (low, high) in enumerate(((0.0, 0.08), (0.08, 0.10))):
+            hit = (drop >= low) & (drop < high)
+            text = torch.where(hit[:, None], empty[i], text)
+            rows = torch.where(hit, empty_lengths[i], rows)
+        t = torch.sigmoid(torch.randn(b, device=device) + 0.4)
+        t = torch.where(torch.rand(b, device=device) < 0.2, torch.rand(b, device=device), t)
+        noise = torch.randn_like(x)
+        with torch.autocast(device, torch.bfloat16, enabled=gpu):
+            v = painter(x + t[:, None, None] * (noise - x), t, text, rows)
+        return (v.float() - (noise - x)).pow(2).mean()
+
+    compiled = torch.compile(loss_of) if gpu else loss_of
+    order = torch.Generator(device).manual_seed(args.seed)
+    begun, total, saved = time.time(), 0.0, time.time()
+    budget = args.seconds - (begun - start)
+    while (done := (time.time() - begun) / budget) < 1:
+        progress = args.span[0] + (args.span[1] - args.span[0]) * done
+        lr = args.lr * min(1, (step - first + 1) / args.warmup) * (0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        rows = torch.randint(len(pool), (args.batch,), device=device, generator=order)
+        loss = compiled(pool[rows].float(), ids[rows].long(), lengths[rows].long())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, params, 1 - min(0.9995, (step + 1) / (step + 20)))
+        total = total + loss.detach()
+        step += 1
+        if step % args.every == 0:
+            print(f"dit step {step} {time.time() - start:.0f} s: loss {total.item() / args.every:.5f} lr {lr:.2e}", flush=True)
+            total = 0.0
+        if time.time() - saved > 120 and args.copy:
+            save_weights(slow, args.copy)
+            saved = time.time()
+
+    torch.save({"painter": painter.state_dict(), "average": slow.state_dict(),
+                "optimizer": optimizer.state_dict(), "step": step}, os.path.join(args.out, "state.pt"))
+    save_weights(slow, args.out)
+    if args.copy:
+        for part in ("transformer", "text_encoder"):
+            shutil.copy(os.path.join(args.out, part + ".safetensors"), args.copy)
+    print(f"dit done: {step} steps after {time.time() - start:.0f} s", flush=True)
+    load_weights(slow, args.out)
+    if args.eval:
+        report(workers, slow, vae, tokenizer, args.eval, args.guidance)
+    workers.close()
+    print(f"scored after {time.time() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
