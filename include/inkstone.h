@@ -236,7 +236,8 @@ INK_API ink_status ink_session_create(ink_session **session, ink_model *model, c
                                       ink_error *error);
 INK_API void ink_session_destroy(ink_session **session);
 
-/* Makes a running ink_generate return INK_ERROR_CANCELLED soon. Safe in a signal handler and from any thread. */
+/* Makes the running ink_generate, or if none runs the next one, return INK_ERROR_CANCELLED soon. Safe in a signal handler and from
+   any thread. */
 INK_API void ink_session_cancel(ink_session *session);
 
 /* Draws one picture. *image is owned by the caller. On failure *image is NULL and nothing half-written is left. */

@@ -56,15 +56,16 @@ static ink_status open_session(ink_session *session, const ink_session_options *
     if (n < 0 || n > MAX_THREADS)
         return ink_fail(error, INK_ERROR_ARGUMENT, "%lld threads are out of range: expected 1 to %d, or 0 for one per core",
                         (long long)n, MAX_THREADS);
-    session->threads = ink_threads_create(n == 0 ? ink_threads_available() : n);
+    if (n == 0) n = ink_threads_available();
+    session->threads = ink_threads_create(n);
     if (!session->threads) return ink_fail(error, INK_ERROR_MEMORY, "%lld threads cannot be created", (long long)n);
 
     const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
     if (!ink_device_open(&session->device, tier, session->threads, &why)) return fail_tier(tier, why, error);
     if (!ink_device_open(&session->definition, "ref", session->threads, &why))
         return ink_fail(error, INK_ERROR_INTERNAL, "CPU tier \"ref\": %s", why);
-    session->check = ink_env("INK_CHECK") != NULL;
-    session->poison = ink_env("INK_POISON") != NULL;
+    session->check = ink_env_flag("INK_CHECK");
+    session->poison = ink_env_flag("INK_POISON");
     const char *trace = ink_env("INK_TRACE");
     if (trace && !(session->trace = fopen(trace, "w")))
         return ink_fail(error, INK_ERROR_IO, "INK_TRACE: %s cannot be written", trace);
@@ -103,7 +104,7 @@ ink_status ink_generate(ink_session *session, const ink_request *request, ink_im
     if (status == INK_OK && request->dump_path) status = ink_safetensors_check_writable(request->dump_path, error);
     if (status != INK_OK) return status;
     ink_stages stages = {0};
-    status = ink_generate_run(session, request, image, request->dump_path ? &stages : NULL, error);
+    status = ink_generate_run(session, request, NULL, image, request->dump_path ? &stages : NULL, error);
     if (status == INK_OK && request->dump_path) {
         ink_request resolved = ink_request_resolved(request, session->model);
         status = ink_stages_write(&stages, request->dump_path, &resolved, ink_request_guided(request), error);

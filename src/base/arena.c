@@ -10,7 +10,7 @@
 enum { ALIGNMENT = 64 };
 
 bool ink_arena_create(ink_arena *arena, size_t size) {
-    *arena = (ink_arena){.memory = ink_alloc(size), .size = size};
+    *arena = (ink_arena){.memory = ink_alloc_unset(size), .size = size};
     return arena->memory != NULL;
 }
 

@@ -7,7 +7,7 @@
 #include "inkstone.h"
 
 static const ink_env_var table[] = {
-    {"INK_MODEL", "DIR", "the model that is used when -m is not given"},
+    {"INK_MODEL", "DIR", "the program's model when -m is not given"},
     {"INK_CPU", "auto|ref|c|avx2", "the CPU tier to run; ref is the slow definition of every op"},
     {"INK_TRACE", "FILE", "write one line per executed op: name, tier, shapes, microseconds"},
     {"INK_CHECK", "1", "run every op again with its definition (tier ref) and stop at the first that differs"},
@@ -24,4 +24,9 @@ const char *ink_env(const char *name) {
             return value && *value ? value : NULL;
         }
     return NULL;
+}
+
+bool ink_env_flag(const char *name) {
+    const char *value = ink_env(name);
+    return value && strcmp(value, "0") != 0;
 }

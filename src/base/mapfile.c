@@ -60,5 +60,5 @@ void ink_mapfile_drop(const void *data, size_t size) {
     uintptr_t start = ((uintptr_t)data + page - 1) / page * page;
     uintptr_t end = ((uintptr_t)data + size) / page * page;
     /* Advice: whether it is taken changes nothing that a caller could rely on. */
-    if (start < end) (void)madvise((void *)start, end - start, MADV_DONTNEED);
+    if (data && start < end) (void)madvise((void *)start, end - start, MADV_DONTNEED);
 }

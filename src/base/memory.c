@@ -17,15 +17,19 @@ void ink_alloc_fail_after(int64_t allowed) { allowed_allocations = allowed; }
 
 int64_t ink_alloc_count(void) { return made_allocations; }
 
-void *ink_alloc(size_t size) {
+void *ink_alloc_unset(size_t size) {
     if (allowed_allocations == 0) return NULL;
     if (allowed_allocations > 0) allowed_allocations--;
     if (size > SIZE_MAX - ALIGNMENT) return NULL;
     size_t rounded = size < ALIGNMENT ? ALIGNMENT : (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     void *memory = aligned_alloc(ALIGNMENT, rounded);
-    if (!memory) return NULL;
-    made_allocations++;
-    return memset(memory, 0, rounded);
+    made_allocations += memory != NULL;
+    return memory;
+}
+
+void *ink_alloc(size_t size) {
+    void *memory = ink_alloc_unset(size);
+    return memory ? memset(memory, 0, size) : NULL;
 }
 
 void *ink_alloc_array(size_t count, size_t size) {

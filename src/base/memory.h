@@ -11,6 +11,9 @@
 /* Zeroed memory, aligned to 64 bytes, or NULL. size 0 gives a valid block. Release with ink_free (inkstone.h). */
 void *ink_alloc(size_t size);
 
+/* The same, not zeroed: for what is filled at once, or is too large to be touched twice. */
+void *ink_alloc_unset(size_t size);
+
 /* ink_alloc(count * size), NULL when the product does not fit. */
 void *ink_alloc_array(size_t count, size_t size);
 

@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "inkstone.h"
 
+enum { STACK_BYTES = 2 << 20 };
+
 typedef struct worker {
     struct ink_threads *pool;
     pthread_t thread;
@@ -69,14 +71,19 @@ ink_threads *ink_threads_create(int64_t n) {
     pthread_cond_init(&pool->started, NULL);
     pthread_cond_init(&pool->finished, NULL);
     pool->n = 1;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES); /* ops keep their blocks on it; some systems default to less */
     for (int64_t i = 1; i < n; i++) {
         pool->workers[i] = (worker){.pool = pool, .index = i};
-        if (pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]) != 0) {
+        if (pthread_create(&pool->workers[i].thread, &attributes, worker_main, &pool->workers[i]) != 0) {
+            pthread_attr_destroy(&attributes);
             ink_threads_destroy(pool);
             return NULL;
         }
         pool->n++;
     }
+    pthread_attr_destroy(&attributes);
     return pool;
 }
 

@@ -263,7 +263,7 @@ static void read_vae(ink_config *config, ink_json_reader *r) {
     check_class(r, vae_class);
     c->base_dim = ink_json_int_or(r, "base_dim", 96, 1, MAX_DIM);
     c->z_dim = ink_json_int_or(r, "z_dim", 16, 1, MAX_DIM);
-    c->n_res_blocks = ink_json_int_or(r, "num_res_blocks", 2, 0, MAX_LAYERS);
+    c->n_res_blocks = ink_json_int_or(r, "num_res_blocks", 2, 0, INK_MAX_RES_BLOCKS - 1);
     /* Up to 64 channels have room, but the published VAE with 64 is the next generation's. */
     if (r->status == INK_OK && c->z_dim >= INK_MAX_LATENT_CHANNELS)
         ink_json_fail(r, INK_ERROR_UNSUPPORTED,
@@ -339,10 +339,10 @@ static void read_defaults(ink_config *config, ink_json_reader *r) {
     }
     c->width = ink_json_int_or(r, "width", c->width, 1, 1 << 16);
     c->height = ink_json_int_or(r, "height", c->height, 1, 1 << 16);
-    c->steps = ink_json_int_or(r, "steps", c->steps, 1, 100000);
+    c->steps = ink_json_int_or(r, "steps", c->steps, 1, INK_MAX_STEPS);
     c->guidance = ink_json_number_or(r, "guidance", c->guidance);
-    if (!(c->guidance >= 0 && c->guidance <= 1e6))
-        ink_json_fail(r, INK_ERROR_FORMAT, "\"guidance\" must be from 0 to 1000000, found %g", c->guidance);
+    if (!(c->guidance >= 0 && c->guidance <= INK_MAX_GUIDANCE))
+        ink_json_fail(r, INK_ERROR_FORMAT, "\"guidance\" must be from 0 to %d, found %g", INK_MAX_GUIDANCE, c->guidance);
     const char *negative = ink_json_string_or(r, "negative_prompt", NULL);
     if (!negative || r->status != INK_OK) return;
     c->negative_prompt = ink_strdup(negative);

@@ -12,7 +12,10 @@
 
 #include "base/error.h"
 
-enum { INK_MAX_LEVELS = 8, INK_MAX_LATENT_CHANNELS = 64 };
+enum { INK_MAX_LEVELS = 8, INK_MAX_LATENT_CHANNELS = 64, INK_MAX_RES_BLOCKS = 16 };
+
+/* What a request may ask for, and a folder's defaults as well. */
+enum { INK_MAX_SIDE = 16384, INK_MAX_STEPS = 10000, INK_MAX_GUIDANCE = 1000 };
 
 /* Qwen2.5-VL language tower. Source: transformers, Qwen2_5_VLTextConfig. */
 typedef struct ink_text_encoder_config {

@@ -48,8 +48,7 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
 
 /*
  * Fills modulation for the times [1, n_steps] (sigma as the scheduler hands it to the model, 0..1). Binds the weights one by one
- * with the binder's weights and mode and releases each after use; the binder's store must be empty, and its counts grow by the
- * largest weight held at once.
+ * with the binder's weights and mode and releases each after use; the binder's store must be empty.
  */
 void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *binder, ink_tensor times,
                         const ink_modulation *modulation);

@@ -21,8 +21,6 @@ typedef struct ink_vae_residual {
     bool has_shortcut; /* when the channels change */
 } ink_vae_residual;
 
-enum { INK_MAX_RES_BLOCKS = 16 };
-
 typedef struct ink_vae_level {
     int64_t n_residuals;
     ink_vae_residual residuals[INK_MAX_RES_BLOCKS];

@@ -33,6 +33,7 @@ typedef struct run {
     ink_session *session; /* NULL in a dry run */
     const ink_model *model;
     ink_request request; /* resolved */
+    const float *noise;  /* to start from, or NULL */
     ink_memory_plan *plan;
     ink_stages *stages; /* or NULL */
     ink_error *error;
@@ -369,6 +370,8 @@ static void picture(run *r) {
     if (!failed(r)) encode_prompts(r);
     if (!failed(r)) prepare(r);
     keep_start(r);
+    if (r->noise && !is_dry(r) && !failed(r))
+        memcpy(r->latents.data, r->noise, (size_t)(r->latents.rows * r->latents.cols) * sizeof(float));
     if (!failed(r)) denoise(r);
     ink_arena_release(&r->arena, mark);
     if (!failed(r)) decode(r);
@@ -416,8 +419,8 @@ static ink_status check_memory(const ink_memory_plan *plan, const ink_model *mod
         plan->weight_bytes > plan->scratch_bytes && model->precision != INK_PRECISION_Q4 ? " or --precision q4" : "");
 }
 
-ink_status ink_generate_run(ink_session *session, const ink_request *request, ink_image **image, ink_stages *stages,
-                            ink_error *error) {
+static ink_status draw(ink_session *session, const ink_request *request, const float *noise, ink_image **image, ink_stages *stages,
+                       ink_error *error) {
     const ink_model *model = session->model;
     double began = ink_seconds();
     session->stats = (ink_stats){.threads = ink_threads_count(session->threads), .cpu = session->device.tier};
@@ -427,7 +430,13 @@ ink_status ink_generate_run(ink_session *session, const ink_request *request, in
     if (status == INK_OK) status = check_memory(&plan, model, error);
     if (status != INK_OK) return status;
 
-    run r = {.session = session, .model = model, .request = dry.request, .plan = &plan, .stages = stages, .error = error};
+    run r = {.session = session,
+             .model = model,
+             .request = dry.request,
+             .noise = noise,
+             .plan = &plan,
+             .stages = stages,
+             .error = error};
     memcpy(r.phase_work, dry.phase_work, sizeof r.phase_work);
     memcpy(r.component_bytes, dry.component_bytes, sizeof r.component_bytes);
     if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes))
@@ -445,9 +454,15 @@ ink_status ink_generate_run(ink_session *session, const ink_request *request, in
     if (image && !failed(&r)) *image = make_image(&r);
     status = r.ctx.status;
     release(&r);
-    /* A cancellation is for the run that it ended. */
-    atomic_store(&session->cancel, 0);
     session->stats.peak_bytes = plan.peak_bytes;
     session->stats.total_seconds = ink_seconds() - began;
+    return status;
+}
+
+ink_status ink_generate_run(ink_session *session, const ink_request *request, const float *noise, ink_image **image,
+                            ink_stages *stages, ink_error *error) {
+    ink_status status = draw(session, request, noise, image, stages, error);
+    /* A cancellation is for the run that it ended, however that one ended. */
+    atomic_store(&session->cancel, 0);
     return status;
 }

@@ -25,8 +25,11 @@ struct ink_image {
 /* Runs a checked request dry and counts. Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY. */
 ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
 
-/* Draws. image and stages may each be NULL; stages must be empty and are released by the caller in any case. */
-ink_status ink_generate_run(ink_session *session, const ink_request *request, ink_image **image, ink_stages *stages,
-                            ink_error *error);
+/*
+ * Draws. image and stages may each be NULL; stages must be empty and are released by the caller in any case. noise, if not NULL, is
+ * [n_img * channels], packed: drawing starts from it instead of from what the generator draws, which is still kept as the stage.
+ */
+ink_status ink_generate_run(ink_session *session, const ink_request *request, const float *noise, ink_image **image,
+                            ink_stages *stages, ink_error *error);
 
 #endif

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "pipeline/model.h"
 
-enum { MAX_SIDE = 16384, MAX_STEPS = 10000, DEFAULT_SMS = 132, DEFAULT_THREADS_PER_SM = 2048, MIN_THREADS_PER_SM = 256 };
+enum { DEFAULT_SMS = 132, DEFAULT_THREADS_PER_SM = 2048, MIN_THREADS_PER_SM = 256 };
 
 void ink_request_init(ink_request *request, const ink_model *model) {
     const ink_default_config *defaults = &model->config.defaults;
@@ -25,9 +25,9 @@ void ink_request_init(ink_request *request, const ink_model *model) {
 }
 
 static ink_status check_side(const char *what, int64_t side, int64_t multiple, ink_error *error) {
-    if (side < 1 || side > MAX_SIDE)
+    if (side < 1 || side > INK_MAX_SIDE)
         return ink_fail(error, INK_ERROR_ARGUMENT, "%s %" PRId64 " is out of range: expected %" PRId64 " to %d pixels", what, side,
-                        multiple, MAX_SIDE / (int)multiple * (int)multiple);
+                        multiple, INK_MAX_SIDE / (int)multiple * (int)multiple);
     if (side % multiple == 0) return INK_OK;
     int64_t below = side / multiple * multiple;
     if (below == 0)
@@ -45,9 +45,9 @@ ink_status ink_request_check(const ink_request *request, const ink_model *model,
     ink_status status = check_side("width", request->width, multiple, error);
     if (status == INK_OK) status = check_side("height", request->height, multiple, error);
     if (status != INK_OK) return status;
-    if (request->steps < 1 || request->steps > MAX_STEPS)
+    if (request->steps < 1 || request->steps > INK_MAX_STEPS)
         return ink_fail(error, INK_ERROR_ARGUMENT, "%" PRId64 " steps are out of range: expected 1 to %d", request->steps,
-                        MAX_STEPS);
+                        INK_MAX_STEPS);
     if (!isfinite(request->guidance) || fabs(request->guidance) > 1000)
         return ink_fail(error, INK_ERROR_ARGUMENT, "guidance %g is out of range: expected a number up to 1000; 1 means none",
                         request->guidance);

@@ -27,7 +27,7 @@ static void *store_take(ink_store *store, size_t size) {
     void **blocks = grow(store->blocks, store->n_blocks, &store->capacity);
     if (!blocks) return NULL;
     store->blocks = blocks;
-    void *block = ink_alloc(size);
+    void *block = ink_alloc_unset(size);
     if (!block) return NULL;
     store->blocks[store->n_blocks++] = block;
     store->bytes += (int64_t)size;

@@ -206,7 +206,7 @@ static ink_stages run_reference(const bench *b) {
     request.noise_dtype = strcmp(metadata(b, "noise_dtype"), "bf16") == 0 ? INK_NOISE_BF16 : INK_NOISE_F32;
     ink_stages stages = {0};
     if (ink_request_set_rng(&request, metadata(b, "rng"), &error) != INK_OK ||
-        ink_generate_run(b->session, &request, NULL, &stages, &error) != INK_OK)
+        ink_generate_run(b->session, &request, NULL, NULL, &stages, &error) != INK_OK)
         fail_msg("%s: %s", b->reference->name, error.message);
     return stages;
 }

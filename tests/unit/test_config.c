@@ -319,7 +319,7 @@ static const change changes[] = {
 
     {D, "width", "0", FORMAT, "\"width\" must be an integer from 1 to 65536, found 0"},
     {D, "steps", "0", FORMAT, "\"steps\" must be"},
-    {D, "guidance", "-1", FORMAT, "\"guidance\" must be from 0 to 1000000, found -1"},
+    {D, "guidance", "-1", FORMAT, "\"guidance\" must be from 0 to 1000, found -1"},
     {D, "negative_prompt", "null", INK_OK, ""},
     {D, "negative_prompt", "1", FORMAT, "\"negative_prompt\" must be a string, found 1"},
     {D, "cfg", "1", FORMAT, "\"cfg\" is no setting; they are width, height, steps, guidance, negative_prompt"},

@@ -61,7 +61,8 @@ static void pack_rows(float *restrict b, const float *restrict x, int64_t stride
 
 /*
  * e^x to about 1 ulp, in a form that compilers turn into vector code: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor series,
- * whose rest at degree 8 is below 2e-10. Below -87.3 the result is 0 and above 88.7 infinite; NaN stays NaN.
+ * whose rest at degree 8 is below 2e-10. Below -87 the result is 0 and above 88 infinite, a little before f32 itself ends; NaN
+ * stays NaN.
  */
 static inline float exp_f32(float x) {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
@@ -83,8 +84,8 @@ static inline float exp_f32(float x) {
     float power;
     memcpy(&power, &bits, sizeof power);
     float y = p * power;
-    y = x < -87.3f ? 0.0f : y;
-    y = x > 88.7f ? INFINITY : y;
+    y = x < -87.0f ? 0.0f : y;
+    y = x > 88.0f ? INFINITY : y;
     return x != x ? x : y;
 }
 
