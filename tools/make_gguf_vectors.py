@@ -120,7 +120,7 @@ def write_tensors(path):
     writer.add_bool("test.true", True)
     writer.add_bool("test.false", False)
     writer.add_string("test.text", "ink \u58a8")
-    writer.add_string("test.empty", "")
+    writer.add_key_value("test.empty", "", gguf.GGUFValueType.STRING)
     writer.add_array("test.ints", [16, 24, 24])
     writer.add_array("test.floats", [0.5, -2.0])
     writer.add_array("test.texts", ["a", "", "\u58a8"])
