@@ -24,7 +24,8 @@ enum {
     MAX_FILE_BYTES = 64 << 20,
     N_IDS_ALLOWED = 1 << 24,
     MAX_ADDED_BYTES = 1024, /* of one added token: bounds what matching costs at every place of a text */
-    MIN_MERGE_LINE = 4      /* bytes: two symbols, a space and a line end */
+    MIN_MERGE_LINE = 4,     /* bytes: two symbols, a space and a line end */
+    MAX_SHOWN = 60          /* bytes of a token in a sentence */
 };
 
 static const char VOCAB_NAME[] = "vocab.json", MERGES_NAME[] = "merges.txt", CONFIG_NAME[] = "tokenizer_config.json",
@@ -50,19 +51,20 @@ struct ink_tokenizer {
 
 typedef struct builder {
     ink_tokenizer *tokenizer;
-    const ink_tokenizer_files *files;
-    json_t *vocab, *config, *added_tokens; /* the last two may be NULL */
-    json_t *decoder;                       /* "added_tokens_decoder" of config, or NULL; borrowed */
-    uint8_t *taken;                        /* [N_IDS_ALLOWED / 8] a bit for every id in use */
+    const char *folder, *vocab_name, *merges_name; /* the places that sentences name */
+    const ink_tokenizer_files *files;              /* this and the JSON: NULL when built of lists */
+    json_t *vocab, *config, *added_tokens;         /* the last two may be NULL */
+    json_t *decoder;                               /* "added_tokens_decoder" of config, or NULL; borrowed */
+    uint8_t *taken;                                /* [N_IDS_ALLOWED / 8] a bit for every id in use */
     ink_error *error;
 } builder;
 
 static ink_status fail_memory(const builder *b) {
-    return ink_fail(b->error, INK_ERROR_MEMORY, "%s: too little memory to read the tokenizer", b->files->folder);
+    return ink_fail(b->error, INK_ERROR_MEMORY, "%s: too little memory to read the tokenizer", b->folder);
 }
 
 static ink_status load_json(const builder *b, json_t **root, const ink_tokenizer_file *file, const char *name) {
-    char *path = ink_format("%s/%s", b->files->folder, name);
+    char *path = ink_format("%s/%s", b->folder, name);
     if (!path) return fail_memory(b);
     ink_status status = ink_json_parse(root, file->data, file->n_bytes, path, b->error);
     ink_free(path);
@@ -70,10 +72,10 @@ static ink_status load_json(const builder *b, json_t **root, const ink_tokenizer
 }
 
 static ink_status check_file(const builder *b, const ink_tokenizer_file *file, const char *name, bool required) {
-    if (!file->data && required) return ink_fail(b->error, INK_ERROR_IO, "%s/%s: is missing", b->files->folder, name);
+    if (!file->data && required) return ink_fail(b->error, INK_ERROR_IO, "%s/%s: is missing", b->folder, name);
     if (file->data && file->n_bytes > MAX_FILE_BYTES)
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: has %zu bytes, at most %d are read", b->files->folder, name,
-                        file->n_bytes, MAX_FILE_BYTES);
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: has %zu bytes, at most %d are read", b->folder, name, file->n_bytes,
+                        MAX_FILE_BYTES);
     return INK_OK;
 }
 
@@ -91,8 +93,7 @@ static ink_status load_files(builder *b) {
     b->decoder = json_object_get(b->config, "added_tokens_decoder");
     if (json_is_null(b->decoder)) b->decoder = NULL;
     if (b->decoder && !json_is_object(b->decoder))
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"added_tokens_decoder\" must be an object", files->folder,
-                        CONFIG_NAME);
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"added_tokens_decoder\" must be an object", b->folder, CONFIG_NAME);
     return INK_OK;
 }
 
@@ -102,33 +103,39 @@ static size_t keys_bytes(json_t *object) {
     return total;
 }
 
-/* Room for all tokens; contents of the decoder that are no strings or repeat others only make it a little too large. */
-static ink_status create_tables(builder *b) {
+/* Room for so many tokens, of which n_added are added ones, of n_bytes together. */
+static ink_status create_tables(builder *b, size_t n_tokens, size_t n_added, size_t n_bytes) {
     ink_tokenizer *t = b->tokenizer;
+    b->taken = ink_alloc(N_IDS_ALLOWED / 8);
+    t->added = ink_alloc_array(n_added, sizeof *t->added);
+    if (!b->taken || !t->added || !ink_token_table_create(&t->tokens, n_tokens, n_bytes)) return fail_memory(b);
+    return INK_OK;
+}
+
+/* Contents of the decoder that are no strings or repeat others only make the room a little too large. */
+static ink_status create_tables_of_files(builder *b) {
     size_t n_added = json_object_size(b->decoder) + json_object_size(b->added_tokens);
     size_t n_bytes = keys_bytes(b->vocab) + keys_bytes(b->added_tokens);
     for (void *at = json_object_iter(b->decoder); at; at = json_object_iter_next(b->decoder, at))
         n_bytes += json_string_length(json_object_get(json_object_iter_value(at), "content"));
-
-    b->taken = ink_alloc(N_IDS_ALLOWED / 8);
-    t->added = ink_alloc_array(n_added, sizeof *t->added);
-    if (!b->taken || !t->added || !ink_token_table_create(&t->tokens, json_object_size(b->vocab) + n_added, n_bytes))
-        return fail_memory(b);
-    return INK_OK;
+    return create_tables(b, json_object_size(b->vocab) + n_added, n_added, n_bytes);
 }
 
-static ink_status add_token(builder *b, const char *name, const char *bytes, int64_t id) {
+static int shown(size_t n_bytes) { return n_bytes < MAX_SHOWN ? (int)n_bytes : MAX_SHOWN; }
+
+/* A token that is not there yet. */
+static ink_status add_token(builder *b, const char *name, const char *bytes, size_t n, int64_t id) {
     ink_tokenizer *t = b->tokenizer;
     if (id < 0 || id >= N_IDS_ALLOWED)
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.60s\" has the id %lld, ids are 0 to %d", b->files->folder, name,
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" has the id %lld, ids are 0 to %d", b->folder, name, shown(n),
                         bytes, (long long)id, N_IDS_ALLOWED - 1);
     uint8_t bit = (uint8_t)(1u << (id % 8));
     if (b->taken[id / 8] & bit)
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.60s\" has the id %lld, which another token has already",
-                        b->files->folder, name, bytes, (long long)id);
-    if (!ink_token_table_add(&t->tokens, bytes, strlen(bytes), (int32_t)id))
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: too many tokens collide with \"%.60s\" in the hash table",
-                        b->files->folder, name, bytes);
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" has the id %lld, which another token has already", b->folder,
+                        name, shown(n), bytes, (long long)id);
+    if (!ink_token_table_add(&t->tokens, bytes, n, (int32_t)id))
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: too many tokens collide with \"%.*s\" in the hash table", b->folder,
+                        name, shown(n), bytes);
     b->taken[id / 8] |= bit;
     if (id >= t->size) t->size = (int32_t)id + 1;
     return INK_OK;
@@ -139,9 +146,8 @@ static ink_status add_vocabulary(builder *b) {
     json_t *value;
     json_object_foreach(b->vocab, key, value) {
         if (!json_is_integer(value))
-            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->files->folder,
-                            VOCAB_NAME, key);
-        ink_status status = add_token(b, VOCAB_NAME, key, json_integer_value(value));
+            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->folder, VOCAB_NAME, key);
+        ink_status status = add_token(b, VOCAB_NAME, key, strlen(key), json_integer_value(value));
         if (status != INK_OK) return status;
     }
     return INK_OK;
@@ -171,14 +177,19 @@ static ink_status find_byte_tokens(builder *b) {
         size_t n = byte_symbol(symbol, byte, &n_unprintable);
         t->byte_tokens[byte] = ink_token_table_find(&t->tokens, symbol, n, NULL, 0);
         if (t->byte_tokens[byte] == INK_NO_TOKEN)
-            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: has no token \"%.*s\", which stands for the byte 0x%02X",
-                            b->files->folder, VOCAB_NAME, (int)n, symbol, (unsigned)byte);
+            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: has no token \"%.*s\", which stands for the byte 0x%02X", b->folder,
+                            b->vocab_name, (int)n, symbol, (unsigned)byte);
     }
     return INK_OK;
 }
 
 static ink_status fail_merge(const builder *b, size_t line, const char *what) {
-    return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: line %zu: %s", b->files->folder, MERGES_NAME, line, what);
+    return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: line %zu: %s", b->folder, b->merges_name, line, what);
+}
+
+static ink_status fail_merge_symbol(const builder *b, size_t line, const char *what) {
+    return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: line %zu: %s not in %s", b->folder, b->merges_name, line, what,
+                    b->vocab_name);
 }
 
 static ink_status add_merge(builder *b, const char *text, size_t n, size_t line) {
@@ -193,9 +204,9 @@ static ink_status add_merge(builder *b, const char *text, size_t n, size_t line)
     ink_merge merge = {.left = ink_token_table_find(&t->tokens, text, n_left, NULL, 0),
                        .right = ink_token_table_find(&t->tokens, right, n_right, NULL, 0),
                        .result = ink_token_table_find(&t->tokens, text, n_left, right, n_right)};
-    if (merge.left == INK_NO_TOKEN) return fail_merge(b, line, "the first symbol is not in vocab.json");
-    if (merge.right == INK_NO_TOKEN) return fail_merge(b, line, "the second symbol is not in vocab.json");
-    if (merge.result == INK_NO_TOKEN) return fail_merge(b, line, "the two symbols together are not in vocab.json");
+    if (merge.left == INK_NO_TOKEN) return fail_merge_symbol(b, line, "the first symbol is");
+    if (merge.right == INK_NO_TOKEN) return fail_merge_symbol(b, line, "the second symbol is");
+    if (merge.result == INK_NO_TOKEN) return fail_merge_symbol(b, line, "the two symbols together are");
     switch (ink_merges_add(&t->merges, merge)) {
     case INK_MERGE_OK: return INK_OK;
     case INK_MERGE_REPEATED: return fail_merge(b, line, "the same merge stands on an earlier line");
@@ -227,22 +238,21 @@ static ink_status add_merges(builder *b) {
 }
 
 /* An added token may be in the vocabulary, or in both of the files that list added tokens, but always with the same id. */
-static ink_status add_added_token(builder *b, const char *name, const char *content, int64_t id) {
+static ink_status add_added_token(builder *b, const char *name, const char *content, size_t n, int64_t id) {
     ink_tokenizer *t = b->tokenizer;
-    size_t n = strlen(content);
     if (n == 0 || n > MAX_ADDED_BYTES)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the added token with the id %lld has %zu bytes, must have 1 to %d",
-                        b->files->folder, name, (long long)id, n, MAX_ADDED_BYTES);
+                        b->folder, name, (long long)id, n, MAX_ADDED_BYTES);
     uint32_t index = ink_token_table_find(&t->tokens, content, n, NULL, 0);
     if (index == INK_NO_TOKEN) {
-        ink_status status = add_token(b, name, content, id);
+        ink_status status = add_token(b, name, content, n, id);
         if (status != INK_OK) return status;
         index = (uint32_t)t->tokens.n_tokens - 1;
     }
     const ink_token *token = &t->tokens.tokens[index];
     if (token->id != id)
-        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.60s\" has the id %lld here and %d elsewhere", b->files->folder,
-                        name, content, (long long)id, (int)token->id);
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" has the id %lld here and %d elsewhere", b->folder, name,
+                        shown(n), content, (long long)id, (int)token->id);
     t->added[t->n_added++] = (added_token){t->tokens.bytes + token->start, n, token->id};
     t->begins_added[(unsigned char)content[0]] = true;
     return INK_OK;
@@ -260,7 +270,7 @@ static int64_t parse_id(const char *key) {
 }
 
 static ink_status add_from_decoder(builder *b, const char *key, const json_t *fields) {
-    const char *folder = b->files->folder;
+    const char *folder = b->folder;
     const json_t *content = json_object_get(fields, "content");
     int64_t id = parse_id(key);
     if (id < 0)
@@ -276,7 +286,7 @@ static ink_status add_from_decoder(builder *b, const char *key, const json_t *fi
             return ink_fail(b->error, INK_ERROR_UNSUPPORTED, "%s/%s: added_tokens_decoder: \"%s\" of the token %lld is not false",
                             folder, CONFIG_NAME, flags[i], (long long)id);
     }
-    return add_added_token(b, CONFIG_NAME, json_string_value(content), id);
+    return add_added_token(b, CONFIG_NAME, json_string_value(content), json_string_length(content), id);
 }
 
 static int compare_added(const void *left, const void *right) {
@@ -303,37 +313,103 @@ static ink_status add_added_tokens(builder *b) {
     }
     json_object_foreach(b->added_tokens, key, value) {
         if (!json_is_integer(value))
-            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->files->folder,
-                            ADDED_NAME, key);
-        ink_status status = add_added_token(b, ADDED_NAME, key, json_integer_value(value));
+            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->folder, ADDED_NAME, key);
+        ink_status status = add_added_token(b, ADDED_NAME, key, strlen(key), json_integer_value(value));
         if (status != INK_OK) return status;
     }
     sort_added(b->tokenizer);
     return INK_OK;
 }
 
+/* Releases what is needed for building, and all of the tokenizer unless it became one. */
+static ink_status finish(builder *b, ink_status status, ink_tokenizer **tokenizer) {
+    json_decref(b->vocab);
+    json_decref(b->config);
+    json_decref(b->added_tokens);
+    ink_free(b->taken);
+    if (status == INK_OK)
+        *tokenizer = b->tokenizer;
+    else
+        ink_tokenizer_close(&b->tokenizer);
+    return status;
+}
+
 ink_status ink_tokenizer_parse(ink_tokenizer **tokenizer, const ink_tokenizer_files *files, ink_error *error) {
-    builder b = {.files = files, .error = error};
+    builder b = {.folder = files->folder, .vocab_name = VOCAB_NAME, .merges_name = MERGES_NAME, .files = files, .error = error};
     ink_error_clear(error);
     *tokenizer = NULL;
     b.tokenizer = ink_alloc(sizeof *b.tokenizer);
     ink_status status = b.tokenizer ? load_files(&b) : fail_memory(&b);
-    if (status == INK_OK) status = create_tables(&b);
+    if (status == INK_OK) status = create_tables_of_files(&b);
     if (status == INK_OK) status = add_vocabulary(&b);
     /* Bytes and merges before the added tokens: they are made of the vocabulary alone. */
     if (status == INK_OK) status = find_byte_tokens(&b);
     if (status == INK_OK) status = add_merges(&b);
     if (status == INK_OK) status = add_added_tokens(&b);
-    json_decref(b.vocab);
-    json_decref(b.config);
-    json_decref(b.added_tokens);
-    ink_free(b.taken);
-    if (status == INK_OK)
-        *tokenizer = b.tokenizer;
-    else
-        ink_tokenizer_close(&b.tokenizer);
-    return status;
+    return finish(&b, status, tokenizer);
 }
+
+/* ---- building of lists ------------------------------------------------------------------------------------------ */
+
+static ink_status create_tables_of_lists(builder *b, const ink_tokenizer_lists *lists) {
+    size_t n_tokens = 0, n_added = 0, n_bytes = 0;
+    if (lists->n_tokens > N_IDS_ALLOWED || lists->n_merges > N_IDS_ALLOWED)
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s: has %zu tokens and %zu merges, at most %d of each are read", b->folder,
+                        lists->n_tokens, lists->n_merges, N_IDS_ALLOWED);
+    for (size_t i = 0; i < lists->n_tokens; i++) {
+        const ink_token_entry *entry = &lists->tokens[i];
+        if (entry->kind == INK_TOKEN_UNUSED) continue;
+        n_tokens++;
+        n_added += entry->kind == INK_TOKEN_ADDED;
+        if (entry->n_bytes > MAX_FILE_BYTES || (n_bytes += entry->n_bytes) > MAX_FILE_BYTES)
+            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: its tokens have more than %d bytes", b->folder, b->vocab_name,
+                            MAX_FILE_BYTES);
+    }
+    return create_tables(b, n_tokens, n_added, n_bytes);
+}
+
+/* A file in JSON has no key twice; a list may have. */
+static ink_status add_list(builder *b, const ink_tokenizer_lists *lists, ink_token_kind kind) {
+    for (size_t i = 0; i < lists->n_tokens; i++) {
+        const ink_token_entry *entry = &lists->tokens[i];
+        if (entry->kind != kind) continue;
+        ink_status status = INK_OK;
+        if (kind == INK_TOKEN_ADDED)
+            status = add_added_token(b, b->vocab_name, entry->bytes, entry->n_bytes, (int64_t)i);
+        else if (ink_token_table_find(&b->tokenizer->tokens, entry->bytes, entry->n_bytes, NULL, 0) != INK_NO_TOKEN)
+            status = ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" is there twice", b->folder, b->vocab_name,
+                              shown(entry->n_bytes), entry->bytes);
+        else
+            status = add_token(b, b->vocab_name, entry->bytes, entry->n_bytes, (int64_t)i);
+        if (status != INK_OK) return status;
+    }
+    return INK_OK;
+}
+
+static ink_status add_merge_list(builder *b, const ink_tokenizer_lists *lists) {
+    if (!ink_merges_create(&b->tokenizer->merges, lists->n_merges)) return fail_memory(b);
+    for (size_t i = 0; i < lists->n_merges; i++) {
+        ink_status status = add_merge(b, lists->merges[i].data, lists->merges[i].n_bytes, i + 1);
+        if (status != INK_OK) return status;
+    }
+    return INK_OK;
+}
+
+ink_status ink_tokenizer_build(ink_tokenizer **tokenizer, const ink_tokenizer_lists *lists, ink_error *error) {
+    builder b = {.folder = lists->origin, .vocab_name = lists->tokens_name, .merges_name = lists->merges_name, .error = error};
+    ink_error_clear(error);
+    *tokenizer = NULL;
+    b.tokenizer = ink_alloc(sizeof *b.tokenizer);
+    ink_status status = b.tokenizer ? create_tables_of_lists(&b, lists) : fail_memory(&b);
+    if (status == INK_OK) status = add_list(&b, lists, INK_TOKEN_PLAIN);
+    if (status == INK_OK) status = find_byte_tokens(&b);
+    if (status == INK_OK) status = add_merge_list(&b, lists);
+    if (status == INK_OK) status = add_list(&b, lists, INK_TOKEN_ADDED);
+    if (status == INK_OK) sort_added(b.tokenizer);
+    return finish(&b, status, tokenizer);
+}
+
+/* ---- opening a folder ------------------------------------------------------------------------------------------- */
 
 /* Leaves *map all zero when the file may be absent and is. */
 static ink_status map_file(ink_mapfile *map, ink_tokenizer_file *file, const char *folder, const char *name, bool required,

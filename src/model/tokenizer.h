@@ -20,7 +20,7 @@ typedef struct ink_tokenizer ink_tokenizer;
 ink_status ink_tokenizer_open(ink_tokenizer **tokenizer, const char *folder, ink_error *error);
 void ink_tokenizer_close(ink_tokenizer **tokenizer);
 
-/* The content of one file, borrowed. data NULL: there is no such file. */
+/* The content of one file, or a part of one, borrowed. data NULL: there is no such file. */
 typedef struct ink_tokenizer_file {
     const char *data;
     size_t n_bytes;
@@ -33,6 +33,30 @@ typedef struct ink_tokenizer_files {
 
 /* What ink_tokenizer_open does with the files it has read; config and added_tokens may be absent. */
 ink_status ink_tokenizer_parse(ink_tokenizer **tokenizer, const ink_tokenizer_files *files, ink_error *error);
+
+/* A tokenizer as lists, as GGUF holds it; all borrowed. Texts need no zero at the end. */
+typedef enum ink_token_kind {
+    INK_TOKEN_UNUSED = 0, /* an id without a token */
+    INK_TOKEN_PLAIN,      /* of the vocabulary: merges make it */
+    INK_TOKEN_ADDED       /* found in a text before anything is merged */
+} ink_token_kind;
+
+typedef struct ink_token_entry {
+    const char *bytes; /* UTF-8 */
+    size_t n_bytes;
+    ink_token_kind kind;
+} ink_token_entry;
+
+typedef struct ink_tokenizer_lists {
+    const char *origin, *tokens_name, *merges_name; /* name the places in sentences */
+    const ink_token_entry *tokens;                  /* [n_tokens], by id */
+    size_t n_tokens;
+    const ink_tokenizer_file *merges; /* [n_merges], by rank: two symbols with a space between them */
+    size_t n_merges;
+} ink_tokenizer_lists;
+
+/* Errors as above, but no IO. */
+ink_status ink_tokenizer_build(ink_tokenizer **tokenizer, const ink_tokenizer_lists *lists, ink_error *error);
 
 /*
  * Encodes text[0..n_bytes): NFC, added tokens (longest match first), pre-tokens, merges. *ids is allocated; release with
