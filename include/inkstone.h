@@ -87,19 +87,33 @@ typedef enum ink_precision {
 
 typedef struct ink_model_options {
     ink_precision precision;
+    /*
+     * Parts that do not lie in the folder, or of which it holds several; NULL: the folder's. A file is safetensors or GGUF, with
+     * the names of diffusers, ComfyUI, llama.cpp or mflux; a folder is one of the published layout ("transformer").
+     */
+    const char *transformer_file, *text_encoder_file, *vae_file;
+    const char *tokenizer_dir; /* with vocab.json and merges.txt */
 } ink_model_options;
 
 /*
- * Opens a checkpoint folder in the published (diffusers) layout: reads and checks every config and every tensor header,
- * and maps the files. Weights are loaded later, when a picture needs them.
+ * Opens a checkpoint: reads and checks every config and every tensor header, and maps the files. Weights are loaded later, when a
+ * picture needs them. dir is a folder in the published (diffusers) layout, or one that holds single files, which are known by
+ * their content; it may be NULL when options name every part. What has no config.json is measured by its tensors.
  * options may be NULL for the defaults. On failure *model is NULL.
- * Errors: IO (no such folder, a missing shard), FORMAT (damaged or lying files), UNSUPPORTED (another family; it is named).
+ * Errors: IO (no such folder, a missing shard), FORMAT (damaged or lying files), UNSUPPORTED (another family; it is named),
+ * ARGUMENT (a part that is neither in dir nor in options).
  */
 INK_API ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error);
 INK_API void ink_model_close(ink_model **model);
 
 /* "f32", "bf16", "fp8", "q8", "q4", or "as stored" where the files mix forms: what INK_PRECISION_AUTO became. Static storage. */
 INK_API const char *ink_model_precision(const ink_model *model);
+
+/*
+ * What a user should know of how the model was put together: which of two files was taken, and how to choose the other. Sentences,
+ * valid as long as the model; NULL from i = their number on.
+ */
+INK_API const char *ink_model_note(const ink_model *model, size_t i);
 
 /* ---- tokenizer, and looking into a checkpoint ------------------------------------------------------------------- */
 
@@ -122,17 +136,25 @@ typedef struct ink_component_report {
     const char *const *missing;
     size_t n_unexpected; /* tensors that the files hold and the network does not know */
     const char *const *unexpected;
-    const char *problem; /* why the component cannot be used, or NULL */
+    const char *problem;   /* why the component cannot be used, or NULL */
+    const char *path;      /* of its file or folder; "" where there is none */
+    const char *container; /* "safetensors" or "GGUF"; "" for a component without weights */
+    const char *runs;      /* how its matrices are used: "Q4_K decoded while multiplying, BF16 in place"; "" as above */
 } ink_component_report;
 
 typedef struct ink_report {
     const char *class_name; /* of the pipeline, "QwenImagePipeline" */
     size_t n_components;
     const ink_component_report *components;
+    size_t n_notes; /* as of ink_model_note */
+    const char *const *notes;
 } ink_report;
 
-/* Reads configs and tensor headers only. *report is owned by the caller; release with ink_report_destroy. */
-INK_API ink_status ink_inspect(ink_report **report, const char *dir, ink_error *error);
+/*
+ * Reads configs and tensor headers only. dir and options as in ink_model_open. *report is owned by the caller; release with
+ * ink_report_destroy.
+ */
+INK_API ink_status ink_inspect(ink_report **report, const char *dir, const ink_model_options *options, ink_error *error);
 INK_API void ink_report_destroy(ink_report **report);
 
 /* ---- request --------------------------------------------------------------------------------------------------- */

@@ -98,7 +98,14 @@ static void print_report(const ink_report *report, const char *dir) {
         n_parameters += part->n_parameters;
         n_bytes += part->n_bytes;
     }
-    print_row(&(ink_component_report){"total", "", " ", n_files, n_tensors, n_parameters, n_bytes, 0, NULL, 0, NULL, NULL}, widths);
+    print_row(&(ink_component_report){.name = "total",
+                                      .class_name = "",
+                                      .dtypes = " ",
+                                      .n_files = n_files,
+                                      .n_tensors = n_tensors,
+                                      .n_parameters = n_parameters,
+                                      .n_bytes = n_bytes},
+              widths);
     for (size_t i = 0; i < report->n_components; i++) {
         const ink_component_report *part = &report->components[i];
         print_names(part, "missing", part->missing, part->n_missing);
@@ -116,7 +123,7 @@ int cli_inspect(const cli_options *options) {
     ink_report *report = NULL;
     int exit_status;
     ink_status status = app_model_path(&dir, options->given[CLI_MODEL], &error);
-    if (status == INK_OK) status = ink_inspect(&report, dir, &error);
+    if (status == INK_OK) status = ink_inspect(&report, dir, NULL, &error);
     if (status != INK_OK) {
         exit_status = cli_report_error(options->given[CLI_JSON] != NULL, &error);
     } else {

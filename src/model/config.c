@@ -349,6 +349,24 @@ static void read_defaults(ink_config *config, ink_json_reader *r) {
     if (!c->negative_prompt) ink_json_fail(r, INK_ERROR_MEMORY, "no memory for \"negative_prompt\"");
 }
 
+/* What is published with Qwen-Image; not the defaults of the scheduler's class, which are those of FLUX. */
+static const ink_scheduler_config published_scheduler = {
+    .n_train_timesteps = 1000,
+    .base_image_seq_len = 256,
+    .max_image_seq_len = 8192,
+    .shift = 1.0,
+    .base_shift = 0.5,
+    .max_shift = 0.9,
+    .shift_terminal = 0.02,
+    .use_dynamic_shifting = true,
+    .exponential_shift = true,
+};
+
+void ink_config_set_published(ink_config *config) {
+    config->scheduler = published_scheduler;
+    set_defaults(&config->defaults);
+}
+
 /* ---- the folder ----------------------------------------------------------------------------------------------------- */
 
 typedef struct part_file {
@@ -371,9 +389,18 @@ ink_status ink_config_parse(ink_config *config, ink_config_part part, const json
     return reader.status;
 }
 
+const char *ink_config_path(ink_config_part part) { return parts[part].path; }
+
+ink_status ink_config_read_file(ink_config *config, ink_config_part part, const char *path, ink_error *error) {
+    json_t *root = NULL;
+    ink_status status = ink_json_load(&root, path, error);
+    if (status == INK_OK) status = ink_config_parse(config, part, root, path, error);
+    json_decref(root);
+    return status;
+}
+
 ink_status ink_config_read(ink_config *config, ink_config_part part, const char *dir, ink_error *error) {
     char *path = ink_format("%s/%s", dir, parts[part].path);
-    json_t *root = NULL;
     if (!path) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read %s", dir, parts[part].path);
     ink_status status;
     bool absent = access(path, F_OK) != 0;
@@ -383,10 +410,8 @@ ink_status ink_config_read(ink_config *config, ink_config_part part, const char 
     } else if (absent && part == INK_CONFIG_INDEX) {
         status = ink_family_explain_folder(dir, error);
     } else {
-        status = ink_json_load(&root, path, error);
-        if (status == INK_OK) status = ink_config_parse(config, part, root, path, error);
+        status = ink_config_read_file(config, part, path, error);
     }
-    json_decref(root);
     ink_free(path);
     return status;
 }
@@ -407,21 +432,6 @@ ink_status ink_config_check(const ink_config *config, const char *dir, ink_error
         return ink_fail(error, INK_ERROR_FORMAT, "%s: the default size %lld x %lld must be in multiples of %lld", dir,
                         (long long)config->defaults.width, (long long)config->defaults.height, (long long)step);
     return INK_OK;
-}
-
-ink_status ink_config_open(ink_config *config, const char *dir, ink_error *error) {
-    *config = (ink_config){0};
-    config->dir = ink_strdup(dir);
-    if (!config->dir) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
-    /* "models/demo/" and "models/demo" make the same sentences. */
-    for (size_t n = strlen(config->dir); n > 1 && config->dir[n - 1] == '/'; n--) config->dir[n - 1] = '\0';
-
-    ink_status status = INK_OK;
-    for (int part = 0; status == INK_OK && part < INK_N_CONFIG_PARTS; part++)
-        status = ink_config_read(config, (ink_config_part)part, config->dir, error);
-    if (status == INK_OK) status = ink_config_check(config, config->dir, error);
-    if (status != INK_OK) ink_config_close(config);
-    return status;
 }
 
 void ink_config_close(ink_config *config) {

@@ -62,16 +62,9 @@ typedef struct ink_config {
     ink_default_config defaults;
 } ink_config;
 
-/*
- * Reads and cross-checks all configs of a folder (sizes that must agree: joint_dim and hidden_size, in_channels and
- * z_dim * patch_size^2, and so on).
- * Errors: IO (no such folder, no model_index.json), FORMAT (a field missing, of the wrong type or out of range),
- * UNSUPPORTED (another family or another pipeline of this one, named; options this library does not run).
- */
-ink_status ink_config_open(ink_config *config, const char *dir, ink_error *error);
 void ink_config_close(ink_config *config);
 
-/* The files that ink_config_open reads, in this order. */
+/* The files of a checkpoint folder, in the order in which they are to be read. */
 typedef enum ink_config_part {
     INK_CONFIG_INDEX = 0,    /* model_index.json: checked, nothing is kept of it */
     INK_CONFIG_TEXT_ENCODER, /* text_encoder/config.json */
@@ -83,15 +76,29 @@ typedef enum ink_config_part {
 } ink_config_part;
 
 /*
- * Reads one file of the folder alone into a config that is zero or was filled by other parts, without the cross-checks: for a
- * report that goes on where ink_config_open stops. Release with ink_config_close.
+ * Reads one file of the folder into a config that is zero or was filled by other parts, without the cross-checks. Release with
+ * ink_config_close.
+ * Errors: IO (no such folder, no model_index.json), FORMAT (a field missing, of the wrong type or out of range),
+ * UNSUPPORTED (another family or another pipeline of this one, named; options this library does not run).
  */
 ink_status ink_config_read(ink_config *config, ink_config_part part, const char *dir, ink_error *error);
 
-/* The same for JSON in memory; origin names it in sentences. */
+/* The same for a file that lies elsewhere. */
+ink_status ink_config_read_file(ink_config *config, ink_config_part part, const char *path, ink_error *error);
+
+/* "vae/config.json": where a folder has the part. Static storage. */
+const char *ink_config_path(ink_config_part part);
+
+/* Scheduler and defaults as published, for files that come without. */
+void ink_config_set_published(ink_config *config);
+
+/* ink_config_read_file for JSON in memory; origin names it in sentences. */
 ink_status ink_config_parse(ink_config *config, ink_config_part part, const json_t *root, const char *origin, ink_error *error);
 
-/* The sizes that must agree between parts, and request defaults with the pixel scale. dir names the folder in sentences. */
+/*
+ * The sizes that must agree between parts (joint_dim and hidden_size, in_channels and z_dim * patch_size^2), and request defaults
+ * with the pixel scale. dir names the folder in sentences. Errors: FORMAT.
+ */
 ink_status ink_config_check(const ink_config *config, const char *dir, ink_error *error);
 
 #endif

@@ -5,8 +5,6 @@
 
 #include "base/memory.h"
 
-const char *const ink_text_encoder_renames[] = {"model.language_model.", "model.", "model.visual.", "visual.", NULL};
-
 static void bind_layer(ink_text_layer *layer, const ink_text_encoder_config *config, ink_binder *b, int i) {
     int64_t hidden = config->hidden_size, mlp = config->intermediate_size;
     int64_t q_dim = config->n_heads * config->head_dim, kv_dim = config->n_kv_heads * config->head_dim;

@@ -23,9 +23,6 @@ typedef struct ink_text_encoder {
     ink_tensor norm;
 } ink_text_encoder;
 
-/* Pairs of old and new prefix under which newer files store the same tensors; for ink_weights_open. */
-extern const char *const ink_text_encoder_renames[];
-
 /* Names every tensor of the tower to the binder, whose status tells how it went. Release in any case. */
 void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_config *config, ink_binder *binder);
 void ink_text_encoder_release(ink_text_encoder *encoder);

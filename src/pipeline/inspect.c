@@ -1,8 +1,10 @@
 /* inspect.c - what a checkpoint holds, read from configs and tensor headers. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "inkstone.h"
+#include "model/config_infer.h"
 #include "model/mmdit.h"
 #include "model/text_encoder.h"
 #include "model/vae.h"
@@ -11,7 +13,7 @@
 /* The public report with what it points to. */
 typedef struct component {
     ink_component_report report;
-    char *dtypes, *problem, **missing, **unexpected;
+    char *dtypes, *problem, *path, *runs, **missing, **unexpected;
     size_t n_missing, n_unexpected;
 } component;
 
@@ -19,6 +21,7 @@ typedef struct report {
     ink_report public; /* first, so that its address is the report's */
     ink_component_report reports[INK_N_COMPONENTS + 2];
     component components[INK_N_COMPONENTS];
+    ink_sources sources;
 } report;
 
 static const char *const class_names[INK_N_COMPONENTS] = {
@@ -86,38 +89,76 @@ static bool list_unexpected(component *part, const ink_weights *weights, const b
     return part->unexpected != NULL;
 }
 
-/* MEMORY is an error of the call; anything else that is wrong is a finding. */
-static ink_status inspect_component(component *part, const ink_config *config, ink_component which, ink_error *error) {
-    ink_error finding = {INK_OK, ""};
-    ink_weights *weights;
-    part->report.name = ink_component_name(which);
-    part->report.class_name = class_names[which];
-    ink_status status = ink_component_open(&weights, config->dir, which, &finding);
-    if (status == INK_OK) {
-        part->report.n_files = (int64_t)ink_weights_n_files(weights);
-        part->report.n_tensors = (int64_t)ink_weights_count(weights);
-        for (size_t i = 0; i < ink_weights_count(weights); i++) {
-            part->report.n_parameters += ink_weights_at(weights, i)->n_elements;
-            part->report.n_bytes += (int64_t)ink_weights_at(weights, i)->n_bytes;
+/* "Q4_K, Q6_K decoded while multiplying, BF16 in place": what becomes of the matrices at the precision in which they are stored. */
+static char *describe_runs(const ink_weights *weights, ink_component which) {
+    char in_place[80] = "", decoded[200] = "";
+    for (int dtype = 0; dtype <= INK_OTHER_DTYPE; dtype++) {
+        bool any = false, plain = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16;
+        for (size_t i = 0; i < ink_weights_count(weights) && !any; i++) {
+            const ink_tensor_info *info = ink_weights_at(weights, i);
+            /* Integers of no type of their own come with scales, in groups. */
+            any = info->n_dims > 1 && (int)info->dtype == dtype &&
+                  (dtype != INK_OTHER_DTYPE || strcmp(info->dtype_name, "U32") == 0);
         }
-        ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .error = &finding};
-        binder.used = ink_alloc_array(ink_weights_count(weights), sizeof *binder.used);
-        part->dtypes = describe_dtypes(weights);
-        if (binder.used) bind_all(&binder, config, which);
-        part->missing = binder.missing;
-        part->n_missing = binder.n_missing;
-        status = binder.status;
-        if (!binder.used || !part->dtypes || (status == INK_OK && !list_unexpected(part, weights, binder.used)))
-            status = ink_fail(&finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
-        binder.missing = NULL; /* taken over */
-        binder.n_missing = 0;
-        ink_binder_release(&binder);
-        ink_weights_close(&weights);
+        if (!any) continue;
+        char *list = plain ? in_place : decoded;
+        size_t n = strlen(list), size = plain ? sizeof in_place : sizeof decoded;
+        snprintf(list + n, size - n, "%s%s", n ? ", " : "",
+                 dtype == INK_OTHER_DTYPE ? "groups of integers" : ink_dtype_name((ink_dtype)dtype));
     }
+    if (which == INK_VAE) return ink_format("%s%s%s rearranged when loaded", in_place, *in_place && *decoded ? ", " : "", decoded);
+    return ink_format("%s%s%s%s%s", decoded, *decoded ? " decoded while multiplying" : "", *decoded && *in_place ? ", " : "",
+                      in_place, *in_place ? " in place" : "");
+}
+
+/* What the tensors say without a config. False: no memory. */
+static bool describe(component *part, const ink_weights *weights, ink_component which) {
+    part->report.n_files = (int64_t)ink_weights_n_files(weights);
+    part->report.n_tensors = (int64_t)ink_weights_count(weights);
+    part->report.container = ink_weights_gguf(weights) ? "GGUF" : "safetensors";
+    for (size_t i = 0; i < ink_weights_count(weights); i++) {
+        part->report.n_parameters += ink_weights_at(weights, i)->n_elements;
+        part->report.n_bytes += (int64_t)ink_weights_at(weights, i)->n_bytes;
+    }
+    part->dtypes = describe_dtypes(weights);
+    part->runs = describe_runs(weights, which);
+    return part->dtypes && part->runs;
+}
+
+/* Names the component's tensors, and takes over which are missing and which are too many. */
+static ink_status list_names(component *part, const ink_weights *weights, const ink_config *config, ink_component which,
+                             ink_error *finding) {
+    ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .error = finding};
+    binder.used = ink_alloc_array(ink_weights_count(weights), sizeof *binder.used);
+    if (binder.used) bind_all(&binder, config, which);
+    part->missing = binder.missing;
+    part->n_missing = binder.n_missing;
+    ink_status status = binder.status;
+    if (!binder.used || (status == INK_OK && !list_unexpected(part, weights, binder.used)))
+        status = ink_fail(finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+    binder.missing = NULL; /* taken over */
+    binder.n_missing = 0;
+    ink_binder_release(&binder);
+    return status;
+}
+
+/* MEMORY is an error of the call; anything else that is wrong is a finding. */
+static ink_status inspect_component(component *part, const ink_sources *sources, ink_config *config, bool known,
+                                    ink_component which, ink_weights **weights, ink_error *error) {
+    ink_error finding = {INK_OK, ""};
+    part->report = (ink_component_report){.name = ink_component_name(which), .class_name = class_names[which], .container = ""};
+    ink_status status = ink_component_open(weights, sources, which, &finding);
+    if (status == INK_OK && !describe(part, *weights, which))
+        status = ink_fail(&finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+    if (status == INK_OK && !known) status = ink_config_infer(config, which, *weights, &finding);
+    if (status == INK_OK) status = list_names(part, *weights, config, which, &finding);
     if (status == INK_ERROR_MEMORY) return ink_fail(error, status, "%s", finding.message);
-    if (status != INK_OK && !(part->problem = ink_strdup(finding.message)))
+    part->path = ink_strdup(sources->paths[which]);
+    if (!part->path || (status != INK_OK && !(part->problem = ink_strdup(finding.message))))
         return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+    part->report.path = part->path;
     part->report.dtypes = part->dtypes ? part->dtypes : "";
+    part->report.runs = part->runs ? part->runs : "";
     part->report.problem = part->problem;
     part->report.n_missing = part->n_missing;
     part->report.missing = (const char *const *)part->missing;
@@ -126,37 +167,56 @@ static ink_status inspect_component(component *part, const ink_config *config, i
     return INK_OK;
 }
 
-static ink_status inspect_tokenizer(ink_component_report *part, const ink_config *config, ink_error *error) {
-    *part = (ink_component_report){.name = "tokenizer", .class_name = "Qwen2Tokenizer", .dtypes = ""};
+static ink_status inspect_tokenizer(report *made, const ink_weights *text_encoder, ink_error *error) {
     ink_tokenizer *tokenizer = NULL;
-    char *folder = ink_format("%s/tokenizer", config->dir);
-    ink_status status = folder ? ink_tokenizer_open(&tokenizer, folder, error) : ink_fail(error, INK_ERROR_MEMORY, "no memory");
+    ink_status status = ink_sources_open_tokenizer(&tokenizer, &made->sources, text_encoder, error);
     ink_tokenizer_close(&tokenizer);
-    ink_free(folder);
+    bool in_file = text_encoder && ink_weights_gguf(text_encoder) && !made->sources.tokenizer_named;
+    made->reports[0] = (ink_component_report){.name = "tokenizer",
+                                              .class_name = "Qwen2Tokenizer",
+                                              .dtypes = "",
+                                              .path = in_file || !made->sources.tokenizer ? made->sources.paths[INK_TEXT_ENCODER]
+                                                                                          : made->sources.tokenizer,
+                                              .container = "",
+                                              .runs = ""};
     return status;
 }
 
-ink_status ink_inspect(ink_report **out, const char *dir, ink_error *error) {
+static ink_status inspect_parts(report *made, ink_config *config, ink_error *error) {
+    bool known[INK_N_COMPONENTS], usable = true;
+    ink_weights *weights[INK_N_COMPONENTS] = {NULL};
+    ink_status status = ink_sources_read_configs(config, &made->sources, known, error);
+    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
+        status = inspect_component(&made->components[i], &made->sources, config, known[i], (ink_component)i, &weights[i], error);
+        made->reports[1 + i] = made->components[i].report;
+        usable = usable && !made->components[i].problem;
+    }
+    if (status == INK_OK) status = inspect_tokenizer(made, weights[INK_TEXT_ENCODER], error);
+    for (int i = 0; i < INK_N_COMPONENTS; i++) ink_weights_close(&weights[i]);
+    return status == INK_OK && usable ? ink_config_check(config, config->dir, error) : status;
+}
+
+ink_status ink_inspect(ink_report **out, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_error_clear(error);
     *out = NULL;
-    if (!dir) return ink_fail(error, INK_ERROR_ARGUMENT, "no model folder is given");
-    ink_config config;
-    ink_status status = ink_config_open(&config, dir, error);
-    if (status != INK_OK) return status;
     report *made = ink_alloc(sizeof *made);
-    if (!made) status = ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", dir);
-    if (status == INK_OK) status = inspect_tokenizer(&made->reports[0], &config, error);
-    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
-        status = inspect_component(&made->components[i], &config, (ink_component)i, error);
-        made->reports[1 + i] = made->components[i].report;
-    }
+    if (!made) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", dir ? dir : "the model");
+    ink_config config = {0};
+    ink_status status = ink_sources_find(&made->sources, dir, options, error);
+    if (status == INK_OK) status = inspect_parts(made, &config, error);
     ink_config_close(&config);
-    if (made) {
-        made->reports[1 + INK_N_COMPONENTS] = (ink_component_report){
-            .name = "scheduler", .class_name = "FlowMatchEulerDiscreteScheduler", .dtypes = ""};
-        made->public = (ink_report){"QwenImagePipeline", INK_N_COMPONENTS + 2, made->reports};
-        *out = &made->public;
-    }
+    made->reports[1 + INK_N_COMPONENTS] = (ink_component_report){.name = "scheduler",
+                                                                 .class_name = "FlowMatchEulerDiscreteScheduler",
+                                                                 .dtypes = "",
+                                                                 .path = "",
+                                                                 .container = "",
+                                                                 .runs = ""};
+    made->public = (ink_report){.class_name = "QwenImagePipeline",
+                                .n_components = INK_N_COMPONENTS + 2,
+                                .components = made->reports,
+                                .n_notes = made->sources.n_notes,
+                                .notes = (const char *const *)made->sources.notes};
+    *out = &made->public;
     if (status != INK_OK) ink_report_destroy(out);
     return status;
 }
@@ -172,7 +232,10 @@ void ink_report_destroy(ink_report **out) {
         ink_free(part->unexpected);
         ink_free(part->dtypes);
         ink_free(part->problem);
+        ink_free(part->path);
+        ink_free(part->runs);
     }
+    ink_sources_release(&made->sources);
     ink_free(made);
     *out = NULL;
 }

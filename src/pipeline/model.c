@@ -2,27 +2,8 @@
 #include "pipeline/model.h"
 
 #include "base/memory.h"
-#include "model/text_encoder.h"
+#include "model/config_infer.h"
 #include "pipeline/generate.h"
-
-static const struct {
-    const char *name, *stem;
-} components[INK_N_COMPONENTS] = {
-    [INK_TEXT_ENCODER] = {"text_encoder", "model"},
-    [INK_TRANSFORMER] = {"transformer", "diffusion_pytorch_model"},
-    [INK_VAE] = {"vae", "diffusion_pytorch_model"},
-};
-
-const char *ink_component_name(ink_component component) { return components[component].name; }
-
-ink_status ink_component_open(ink_weights **weights, const char *dir, ink_component component, ink_error *error) {
-    char *folder = ink_format("%s/%s", dir, components[component].name);
-    if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
-    const char *const *renames = component == INK_TEXT_ENCODER ? ink_text_encoder_renames : NULL;
-    ink_status status = ink_weights_open(weights, folder, components[component].stem, renames, error);
-    ink_free(folder);
-    return status;
-}
 
 /* What a transformer is stored in, when it is one of the plain precisions. */
 static ink_precision stored_precision(const ink_weights *transformer) {
@@ -35,23 +16,30 @@ static ink_precision stored_precision(const ink_weights *transformer) {
     return f32 ? INK_PRECISION_F32 : plain ? INK_PRECISION_BF16 : INK_PRECISION_AUTO;
 }
 
+static ink_status open_weights(ink_model *model, ink_error *error) {
+    bool known[INK_N_COMPONENTS];
+    ink_status status = ink_sources_read_configs(&model->config, &model->sources, known, error);
+    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
+        status = ink_component_open(&model->weights[i], &model->sources, (ink_component)i, error);
+        if (status == INK_OK && !known[i]) status = ink_config_infer(&model->config, (ink_component)i, model->weights[i], error);
+    }
+    return status == INK_OK ? ink_config_check(&model->config, model->config.dir, error) : status;
+}
+
 static ink_status open_parts(ink_model *model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_precision precision = options ? options->precision : INK_PRECISION_AUTO;
     if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_Q4)
         return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
-    ink_status status = ink_config_open(&model->config, dir, error);
-    if (status != INK_OK) return status;
-    char *tokenizer = ink_format("%s/tokenizer", dir);
-    if (!tokenizer) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
-    status = ink_tokenizer_open(&model->tokenizer, tokenizer, error);
-    ink_free(tokenizer);
-    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++)
-        status = ink_component_open(&model->weights[i], dir, (ink_component)i, error);
+    ink_status status = ink_sources_find(&model->sources, dir, options, error);
+    if (status == INK_OK) status = open_weights(model, error);
+    if (status == INK_OK)
+        status = ink_sources_open_tokenizer(&model->tokenizer, &model->sources, model->weights[INK_TEXT_ENCODER], error);
     if (status != INK_OK) return status;
 
     if (ink_tokenizer_size(model->tokenizer) > model->config.text_encoder.vocab_size)
         return ink_fail(error, INK_ERROR_FORMAT, "%s: the tokenizer has ids up to %d, but the text encoder only %lld embeddings",
-                        dir, (int)ink_tokenizer_size(model->tokenizer) - 1, (long long)model->config.text_encoder.vocab_size);
+                        model->config.dir, (int)ink_tokenizer_size(model->tokenizer) - 1,
+                        (long long)model->config.text_encoder.vocab_size);
     model->precision = precision == INK_PRECISION_AUTO ? stored_precision(model->weights[INK_TRANSFORMER]) : precision;
     /* A dry run names every tensor to the headers, so that a checkpoint that cannot work fails here, not after minutes. */
     ink_request smallest;
@@ -65,9 +53,8 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
 ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_error_clear(error);
     *model = NULL;
-    if (!dir) return ink_fail(error, INK_ERROR_ARGUMENT, "no model folder is given");
     *model = ink_alloc(sizeof **model);
-    if (!*model) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    if (!*model) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir ? dir : "the model");
     ink_status status = open_parts(*model, dir, options, error);
     if (status != INK_OK) ink_model_close(model);
     return status;
@@ -78,6 +65,7 @@ void ink_model_close(ink_model **model) {
     for (int i = 0; i < INK_N_COMPONENTS; i++) ink_weights_close(&(*model)->weights[i]);
     ink_tokenizer_close(&(*model)->tokenizer);
     ink_config_close(&(*model)->config);
+    ink_sources_release(&(*model)->sources);
     ink_free(*model);
     *model = NULL;
 }
@@ -86,3 +74,5 @@ const char *ink_model_precision(const ink_model *model) {
     static const char *const names[] = {"as stored", "f32", "bf16", "fp8", "q8", "q4"};
     return names[model->precision];
 }
+
+const char *ink_model_note(const ink_model *model, size_t i) { return i < model->sources.n_notes ? model->sources.notes[i] : NULL; }

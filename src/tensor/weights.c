@@ -2,6 +2,8 @@
 #define _POSIX_C_SOURCE 200809L
 #include "tensor/weights.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,33 +13,76 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+/* One of the two is open. */
+typedef struct weight_file {
+    ink_safetensors safetensors;
+    ink_gguf gguf;
+    bool is_gguf;
+} weight_file;
+
 struct ink_weights {
-    char *folder;
-    ink_safetensors *files;
+    char *origin;
+    weight_file *files;
     size_t n_files; /* opened */
     ink_tensor_info *tensors;
     size_t n_tensors;
     char *names; /* the renamed ones, one behind the other */
 };
 
-/* ---- opening ----------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------------------- */
 
 static ink_status fail_memory(const ink_weights *weights, ink_error *error) {
-    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for the list of its tensors", weights->folder);
+    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for the list of its tensors", weights->origin);
+}
+
+/* Opens a file as what its first bytes say it is, whatever its name. */
+static ink_status open_path(ink_weights *weights, const char *path, ink_error *error) {
+    weight_file *file = &weights->files[weights->n_files];
+    char magic[4] = {0};
+    FILE *stream = fopen(path, "rb");
+    size_t n_read = stream ? fread(magic, 1, sizeof magic, stream) : 0;
+    if (stream) fclose(stream);
+    file->is_gguf = n_read == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
+    ink_status status = file->is_gguf ? ink_gguf_open(&file->gguf, path, error)
+                                      : ink_safetensors_open(&file->safetensors, path, error);
+    if (status == INK_OK) weights->n_files++;
+    return status;
+}
+
+static void close_file(weight_file *file) {
+    if (file->is_gguf)
+        ink_gguf_close(&file->gguf);
+    else
+        ink_safetensors_close(&file->safetensors);
 }
 
 static ink_status open_file(ink_weights *weights, const char *name, const char *index_path, ink_error *error) {
-    char *path = ink_format("%s/%s", weights->folder, name);
+    char *path = ink_format("%s/%s", weights->origin, name);
     if (!path) return fail_memory(weights, error);
     ink_status status;
     if (index_path && access(path, F_OK) != 0)
         status = ink_fail(error, INK_ERROR_IO, "%s: the file is missing, %s names it", path, index_path);
     else
-        status = ink_safetensors_open(&weights->files[weights->n_files], path, error);
-    if (status == INK_OK) weights->n_files++;
+        status = open_path(weights, path, error);
     ink_free(path);
     return status;
 }
+
+typedef struct tensor_list {
+    const ink_tensor_info *tensors;
+    size_t n;
+} tensor_list;
+
+static tensor_list tensors_of(const weight_file *file) {
+    return file->is_gguf ? (tensor_list){file->gguf.tensors, file->gguf.n_tensors}
+                         : (tensor_list){file->safetensors.tensors, file->safetensors.n_tensors};
+}
+
+static bool holds(const weight_file *file, const char *tensor) {
+    return (file->is_gguf ? ink_gguf_find(&file->gguf, tensor) : ink_safetensors_find(&file->safetensors, tensor)) != NULL;
+}
+
+/* ---- shards ------------------------------------------------------------------------------------------------------- */
 
 static int compare_strings(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
@@ -71,7 +116,7 @@ static ink_status check_index(const ink_weights *weights, const char **shards, j
     json_object_foreach(weight_map, tensor, value) {
         const char *shard = json_string_value(value);
         const char **place = bsearch(&shard, shards, weights->n_files, sizeof *shards, compare_strings);
-        if (!place || !ink_safetensors_find(&weights->files[place - shards], tensor))
+        if (!place || !holds(&weights->files[place - shards], tensor))
             return ink_fail(error, INK_ERROR_FORMAT, "%s: tensor %s should be in %s, which does not hold it", index_path, tensor,
                             shard);
     }
@@ -106,110 +151,218 @@ static ink_status open_shards(ink_weights *weights, const char *index_path, ink_
     return status;
 }
 
-static ink_status open_files(ink_weights *weights, const char *stem, ink_error *error) {
-    char *name = ink_format("%s.safetensors", stem);
-    char *path = ink_format("%s/%s.safetensors", weights->folder, stem);
-    char *index_path = ink_format("%s/%s.safetensors.index.json", weights->folder, stem);
-    ink_status status;
-    if (!name || !path || !index_path) {
-        status = fail_memory(weights, error);
-    } else if (access(index_path, F_OK) == 0) {
-        status = open_shards(weights, index_path, error);
-    } else if (access(path, F_OK) == 0) {
-        weights->files = ink_alloc(sizeof *weights->files);
-        status = weights->files ? open_file(weights, name, NULL, error) : fail_memory(weights, error);
-    } else {
-        struct stat folder;
-        if (stat(weights->folder, &folder) != 0 || !S_ISDIR(folder.st_mode))
-            status = ink_fail(error, INK_ERROR_IO, "%s: there is no such folder, it should hold %s or %s.index.json",
-                              weights->folder, name, name);
-        else
-            status = ink_fail(error, INK_ERROR_IO, "%s: holds neither %s nor %s.index.json", weights->folder, name, name);
+/* ---- folders ------------------------------------------------------------------------------------------------------- */
+
+static ink_status open_alone(ink_weights *weights, const char *name, ink_error *error) {
+    weights->files = ink_alloc(sizeof *weights->files);
+    return weights->files ? open_file(weights, name, NULL, error) : fail_memory(weights, error);
+}
+
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), n_end = strlen(end);
+    return n > n_end && strcmp(text + n - n_end, end) == 0;
+}
+
+/* The weight files of a folder that does not keep to the published names. */
+typedef struct listing {
+    char *index;    /* an index, the only one; "" for more than one */
+    char *first;    /* of the weight files, by name */
+    char *second;   /* another one */
+    size_t n_files; /* weight files */
+    bool failed;    /* no memory */
+} listing;
+
+static void release_listing(listing *found) {
+    ink_free(found->index);
+    ink_free(found->first);
+    ink_free(found->second);
+}
+
+static void list_entry(listing *found, const char *name) {
+    if (name[0] == '.') return; /* macOS leaves "._name" beside copied files */
+    if (ends_with(name, ".safetensors.index.json")) {
+        char *copy = ink_strdup(found->index ? "" : name);
+        ink_free(found->index);
+        found->index = copy;
+        found->failed |= !copy;
     }
+    if (!ends_with(name, ".safetensors") && !ends_with(name, ".gguf")) return;
+    char *copy = ink_strdup(name);
+    found->failed |= !copy;
+    found->n_files++;
+    if (!found->first || (copy && strcmp(copy, found->first) < 0)) {
+        char *earlier = found->first;
+        found->first = copy;
+        copy = earlier;
+    }
+    ink_free(found->second);
+    found->second = copy;
+}
+
+static ink_status list_folder(listing *found, const ink_weights *weights, ink_error *error) {
+    DIR *folder = opendir(weights->origin);
+    if (!folder) return ink_fail(error, INK_ERROR_IO, "%s: the folder cannot be read: %s", weights->origin, strerror(errno));
+    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) list_entry(found, entry->d_name);
+    closedir(folder);
+    return found->failed ? fail_memory(weights, error) : INK_OK;
+}
+
+/* 0.safetensors, 1.safetensors and so on, as mflux names them. */
+static ink_status open_numbered(ink_weights *weights, size_t n, ink_error *error) {
+    ink_status status = INK_OK;
+    weights->files = ink_alloc_array(n, sizeof *weights->files);
+    if (!weights->files) return fail_memory(weights, error);
+    for (size_t i = 0; status == INK_OK && i < n; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "%zu.safetensors", i);
+        status = open_file(weights, name, NULL, error);
+    }
+    return status;
+}
+
+/* A folder without STEM.safetensors: what else it holds is taken when there is no choice. */
+static ink_status open_listed(ink_weights *weights, const char *stem, ink_error *error) {
+    listing found = {0};
+    ink_status status = list_folder(&found, weights, error);
+    if (status != INK_OK) {
+        release_listing(&found);
+        return status;
+    }
+    if (found.index && *found.index) {
+        char *path = ink_format("%s/%s", weights->origin, found.index);
+        status = path ? open_shards(weights, path, error) : fail_memory(weights, error);
+        ink_free(path);
+    } else if (found.n_files > 0 && strcmp(found.first, "0.safetensors") == 0) {
+        status = open_numbered(weights, found.n_files, error);
+    } else if (found.n_files == 1) {
+        status = open_alone(weights, found.first, error);
+    } else if (found.n_files > 1) {
+        status = ink_fail(
+            error, INK_ERROR_IO,
+            "%s: holds neither %s.safetensors nor its index, but %zu other files, such as %s and %s: name the one that is "
+            "meant",
+            weights->origin, stem, found.n_files, found.first, found.second);
+    } else {
+        status = ink_fail(error, INK_ERROR_IO, "%s: holds neither %s.safetensors nor %s.safetensors.index.json", weights->origin,
+                          stem, stem);
+    }
+    release_listing(&found);
+    return status;
+}
+
+static ink_status open_folder(ink_weights *weights, const char *stem, ink_error *error) {
+    char *name = ink_format("%s.safetensors", stem);
+    char *path = ink_format("%s/%s.safetensors", weights->origin, stem);
+    char *index_path = ink_format("%s/%s.safetensors.index.json", weights->origin, stem);
+    struct stat folder;
+    ink_status status;
+    if (!name || !path || !index_path)
+        status = fail_memory(weights, error);
+    else if (access(index_path, F_OK) == 0)
+        status = open_shards(weights, index_path, error);
+    else if (access(path, F_OK) == 0)
+        status = open_alone(weights, name, error);
+    else if (stat(weights->origin, &folder) == 0 && S_ISDIR(folder.st_mode))
+        status = open_listed(weights, stem, error);
+    else
+        status = ink_fail(error, INK_ERROR_IO, "%s: there is no such folder, it should hold %s or %s.index.json", weights->origin,
+                          name, name);
     ink_free(name);
     ink_free(path);
     ink_free(index_path);
     return status;
 }
 
-/* The pair old, new of the first prefix that fits, or NULL. */
-static const char *const *find_rename(const char *const *rename, const char *name) {
-    for (; rename && rename[0]; rename += 2)
-        if (strncmp(name, rename[0], strlen(rename[0])) == 0) return rename;
-    return NULL;
-}
+/* ---- the list of tensors --------------------------------------------------------------------------------------------- */
 
 static int compare_names(const void *a, const void *b) {
     return strcmp(((const ink_tensor_info *)a)->name, ((const ink_tensor_info *)b)->name);
 }
 
-static size_t renamed_size(const char *name, const char *const *pair) {
-    return strlen(name) - strlen(pair[0]) + strlen(pair[1]) + 1;
-}
-
-/* Gathers the tensors of all files under their new names. */
-static ink_status merge_files(ink_weights *weights, const char *const *rename, ink_error *error) {
-    size_t n_tensors = 0, names_size = 0;
-    for (size_t f = 0; f < weights->n_files; f++) {
-        const ink_safetensors *file = &weights->files[f];
-        n_tensors += file->n_tensors;
-        for (size_t i = 0; i < file->n_tensors; i++) {
-            const char *const *pair = find_rename(rename, file->tensors[i].name);
-            if (pair) names_size += renamed_size(file->tensors[i].name, pair);
-        }
-    }
-    weights->tensors = ink_alloc_array(n_tensors, sizeof *weights->tensors);
-    weights->names = ink_alloc(names_size);
-    if (!weights->tensors || !weights->names) return fail_memory(weights, error);
-
-    char *next_name = weights->names;
-    for (size_t f = 0; f < weights->n_files; f++) {
-        const ink_safetensors *file = &weights->files[f];
-        for (size_t i = 0; i < file->n_tensors; i++) {
-            ink_tensor_info *info = &weights->tensors[weights->n_tensors++];
-            *info = file->tensors[i];
-            const char *const *pair = find_rename(rename, info->name);
-            if (!pair) continue;
-            size_t size = renamed_size(info->name, pair);
-            snprintf(next_name, size, "%s%s", pair[1], info->name + strlen(pair[0]));
-            info->name = next_name;
-            next_name += size;
-        }
-    }
+static ink_status sort_tensors(ink_weights *weights, const char *reason, ink_error *error) {
     qsort(weights->tensors, weights->n_tensors, sizeof *weights->tensors, compare_names);
     for (size_t i = 1; i < weights->n_tensors; i++)
         if (strcmp(weights->tensors[i - 1].name, weights->tensors[i].name) == 0)
-            return ink_fail(error, INK_ERROR_FORMAT, "%s: tensor %s is there twice%s", weights->folder, weights->tensors[i].name,
-                            rename ? ", perhaps under an old and a new name" : "");
+            return ink_fail(error, INK_ERROR_FORMAT, "%s: tensor %s is there twice%s", weights->origin, weights->tensors[i].name,
+                            reason);
     return INK_OK;
 }
 
-ink_status ink_weights_open(ink_weights **weights, const char *folder, const char *stem, const char *const *rename,
-                            ink_error *error) {
-    *weights = NULL;
-    ink_weights *opened = ink_alloc(sizeof *opened);
-    if (opened) opened->folder = ink_strdup(folder);
-    if (!opened || !opened->folder) {
-        ink_free(opened);
-        return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", folder);
+static ink_status merge_files(ink_weights *weights, ink_error *error) {
+    size_t n_tensors = 0;
+    for (size_t f = 0; f < weights->n_files; f++) n_tensors += tensors_of(&weights->files[f]).n;
+    weights->tensors = ink_alloc_array(n_tensors, sizeof *weights->tensors);
+    if (!weights->tensors) return fail_memory(weights, error);
+    for (size_t f = 0; f < weights->n_files; f++) {
+        tensor_list list = tensors_of(&weights->files[f]);
+        if (list.n) memcpy(weights->tensors + weights->n_tensors, list.tensors, list.n * sizeof *list.tensors);
+        weights->n_tensors += list.n;
     }
-    ink_status status = open_files(opened, stem, error);
-    if (status == INK_OK) status = merge_files(opened, rename, error);
-    if (status == INK_OK)
-        *weights = opened;
-    else
-        ink_weights_close(&opened);
+    return sort_tensors(weights, "", error);
+}
+
+ink_status ink_weights_rename(ink_weights *weights, ink_rename_fn rename, const void *user, ink_error *error) {
+    char name[INK_MAX_TENSOR_NAME];
+    size_t names_size = 0, n_kept = 0;
+    for (size_t i = 0; i < weights->n_tensors; i++)
+        if (rename(user, name, weights->tensors[i].name) == INK_NAME_CHANGED) names_size += strlen(name) + 1;
+    char *names = ink_alloc(names_size), *next = names;
+    if (!names) return fail_memory(weights, error);
+    for (size_t i = 0; i < weights->n_tensors; i++) {
+        ink_tensor_info info = weights->tensors[i];
+        ink_renaming renaming = rename(user, name, info.name);
+        if (renaming == INK_NAME_DROPPED) continue;
+        if (renaming == INK_NAME_CHANGED) {
+            size_t size = strlen(name) + 1;
+            info.name = memcpy(next, name, size);
+            next += size;
+        }
+        weights->tensors[n_kept++] = info;
+    }
+    weights->n_tensors = n_kept;
+    ink_free(weights->names);
+    weights->names = names;
+    return sort_tensors(weights, ", perhaps under an old and a new name", error);
+}
+
+/* ---- opening and closing ----------------------------------------------------------------------------------------------- */
+
+static ink_status make(ink_weights **weights, const char *origin, ink_error *error) {
+    *weights = ink_alloc(sizeof **weights);
+    if (*weights) (*weights)->origin = ink_strdup(origin);
+    if (*weights && (*weights)->origin) return INK_OK;
+    ink_free(*weights);
+    *weights = NULL;
+    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", origin);
+}
+
+static ink_status finish(ink_weights **weights, ink_status status, ink_error *error) {
+    if (status == INK_OK) status = merge_files(*weights, error);
+    if (status != INK_OK) ink_weights_close(weights);
     return status;
+}
+
+ink_status ink_weights_open(ink_weights **weights, const char *folder, const char *stem, ink_error *error) {
+    ink_status status = make(weights, folder, error);
+    return status == INK_OK ? finish(weights, open_folder(*weights, stem, error), error) : status;
+}
+
+ink_status ink_weights_open_file(ink_weights **weights, const char *path, ink_error *error) {
+    ink_status status = make(weights, path, error);
+    if (status != INK_OK) return status;
+    (*weights)->files = ink_alloc(sizeof *(*weights)->files);
+    status = (*weights)->files ? open_path(*weights, path, error) : fail_memory(*weights, error);
+    return finish(weights, status, error);
 }
 
 void ink_weights_close(ink_weights **weights) {
     ink_weights *closed = *weights;
     if (!closed) return;
-    for (size_t i = 0; i < closed->n_files; i++) ink_safetensors_close(&closed->files[i]);
+    for (size_t i = 0; i < closed->n_files; i++) close_file(&closed->files[i]);
     ink_free(closed->files);
     ink_free(closed->tensors);
     ink_free(closed->names);
-    ink_free(closed->folder);
+    ink_free(closed->origin);
     ink_free(closed);
     *weights = NULL;
 }
@@ -220,7 +373,11 @@ const ink_tensor_info *ink_weights_at(const ink_weights *weights, size_t i) { re
 
 size_t ink_weights_n_files(const ink_weights *weights) { return weights->n_files; }
 
-const char *ink_weights_origin(const ink_weights *weights) { return weights->folder; }
+const ink_gguf *ink_weights_gguf(const ink_weights *weights) {
+    return weights->n_files > 0 && weights->files[0].is_gguf ? &weights->files[0].gguf : NULL;
+}
+
+const char *ink_weights_origin(const ink_weights *weights) { return weights->origin; }
 
 const ink_tensor_info *ink_weights_find(const ink_weights *weights, const char *name) {
     const ink_tensor_info key = {.name = name};

@@ -84,6 +84,17 @@ static ink_status parse_changed(ink_config *config, ink_config_part part, const 
     return status;
 }
 
+/* Every file of a folder, and what they must agree on. */
+static ink_status open_folder(ink_config *config, const char *dir, ink_error *error) {
+    ink_status status = INK_OK;
+    *config = (ink_config){0};
+    for (int part = 0; status == INK_OK && part < INK_N_CONFIG_PARTS; part++)
+        status = ink_config_read(config, (ink_config_part)part, dir, error);
+    if (status == INK_OK) status = ink_config_check(config, dir, error);
+    if (status != INK_OK) ink_config_close(config);
+    return status;
+}
+
 static void test_published(void **state) {
     (void)state;
     char folder[TEST_PATH], path[TEST_PATH];
@@ -91,8 +102,7 @@ static void test_published(void **state) {
     write_published(folder);
     ink_config c;
     ink_error error;
-    if (ink_config_open(&c, test_path(path, folder, "/"), &error) != INK_OK) fail_msg("%s", error.message);
-    assert_string_equal(c.dir, folder);
+    if (open_folder(&c, folder, &error) != INK_OK) fail_msg("%s", error.message);
     const ink_text_encoder_config *t = &c.text_encoder;
     assert_true(t->vocab_size == 152064 && t->hidden_size == 3584 && t->intermediate_size == 18944 && t->n_layers == 28);
     assert_true(t->n_heads == 28 && t->n_kv_heads == 4 && t->head_dim == 128 && t->rms_norm_eps == 1e-6 && t->rope_theta == 1e6);
@@ -113,10 +123,9 @@ static void test_published(void **state) {
     assert_true(d->width == 128 && d->height == 64 && d->steps == 20 && d->guidance == 3.5);
     assert_string_equal(d->negative_prompt, "blurry");
     ink_config_close(&c);
-    assert_null(c.dir);
 
     assert_int_equal(remove(test_path(path, folder, "inkstone.json")), 0);
-    assert_int_equal(ink_config_open(&c, folder, &error), INK_OK);
+    assert_int_equal(open_folder(&c, folder, &error), INK_OK);
     assert_true(c.defaults.width == 1024 && c.defaults.height == 1024 && c.defaults.steps == 50 && c.defaults.guidance == 4.0);
     assert_null(c.defaults.negative_prompt);
     ink_config_close(&c);
@@ -344,7 +353,7 @@ static void assert_open_fails(const char *dir, ink_status status, const char *pa
     ink_config config;
     ink_error error;
     static const ink_config zero;
-    assert_int_equal(ink_config_open(&config, dir, &error), status);
+    assert_int_equal(open_folder(&config, dir, &error), status);
     if (error.status != status || !strstr(error.message, part)) fail_msg("expected ...%s..., got %s", part, error.message);
     assert_memory_equal(&config, &zero, sizeof zero);
 }
@@ -383,11 +392,12 @@ static void test_folders_that_are_something_else(void **state) {
     assert_open_fails(test_path(path, folder, "none"), INK_ERROR_IO, "none: there is no such folder");
     assert_open_fails(folder, INK_ERROR_IO, "has no model_index.json, so it is no checkpoint folder");
     test_write_text(folder, "a.safetensors", "");
-    assert_open_fails(folder, INK_ERROR_UNSUPPORTED, "as other programs (ComfyUI) keep them");
-    assert_open_fails(test_path(path, folder, "a.safetensors"), INK_ERROR_IO, "is a single safetensors file; a checkpoint folder");
+    assert_open_fails(test_path(path, folder, "a.safetensors"), INK_ERROR_IO,
+                      "is a single file, not a folder: name it with --diff");
     test_write_text(folder, "b.gguf", "GGUF");
-    assert_open_fails(folder, INK_ERROR_UNSUPPORTED, "but GGUF files, which are not supported");
-    assert_open_fails(test_path(path, folder, "b.gguf"), INK_ERROR_UNSUPPORTED, "is a GGUF file");
+    assert_open_fails(test_path(path, folder, "b.gguf"), INK_ERROR_IO, "is a single file, not a folder: name it with --diff");
+    test_write_text(folder, "c.ckpt", "");
+    assert_open_fails(test_path(path, folder, "c.ckpt"), INK_ERROR_UNSUPPORTED, "is a pickled checkpoint");
     test_write_text(folder, "modular_model_index.json", "{}");
     assert_open_fails(folder, INK_ERROR_UNSUPPORTED, "holds a modular pipeline");
     test_write_text(folder, "config.json", published[INK_CONFIG_MMDIT]);
@@ -408,7 +418,7 @@ static void test_recorded_checkpoints(void **state) {
         ink_config config;
         ink_error error;
         snprintf(folder, sizeof folder, "%s/tests/golden/%s", INK_TEST_SOURCE_DIR, models[i]);
-        if (ink_config_open(&config, folder, &error) != INK_OK) fail_msg("%s", error.message);
+        if (open_folder(&config, folder, &error) != INK_OK) fail_msg("%s", error.message);
         assert_int_equal(config.vae.scale, 8);
         ink_config_close(&config);
     }
@@ -425,7 +435,7 @@ static void test_no_memory(void **state) {
             ink_config config;
             ink_error error;
             (jansson ? test_json_fail_after : ink_alloc_fail_after)(n);
-            status = ink_config_open(&config, folder, &error);
+            status = open_folder(&config, folder, &error);
             (jansson ? test_json_fail_after : ink_alloc_fail_after)(-1);
             assert_true(status == INK_OK || status == INK_ERROR_MEMORY || (jansson && status == INK_ERROR_FORMAT));
             ink_config_close(&config);
@@ -438,7 +448,7 @@ static void test_no_memory(void **state) {
     for (int64_t n = 0; n < 20; n++) {
         ink_config config;
         ink_alloc_fail_after(n);
-        ink_status status = ink_config_open(&config, folder, NULL);
+        ink_status status = open_folder(&config, folder, NULL);
         ink_alloc_fail_after(-1);
         assert_true(status == INK_ERROR_IO || status == INK_ERROR_MEMORY);
     }
