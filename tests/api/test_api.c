@@ -744,7 +744,7 @@ static void test_inspect(void **state) {
     for (int m = 0; m < N_MODELS; m++) {
         ink_error error;
         ink_report *report;
-        assert_ok(ink_inspect(&report, models[m], &error), &error);
+        assert_ok(ink_inspect(&report, models[m], NULL, &error), &error);
         assert_string_equal(report->class_name, "QwenImagePipeline");
         assert_int_equal(report->n_components, 5);
         for (int i = 0; i < 5; i++) {
@@ -775,18 +775,18 @@ static void test_inspect_what_is_no_model(void **state) {
     (void)state;
     ink_error error;
     ink_report *report = (ink_report *)(uintptr_t)8;
-    assert_failed(ink_inspect(&report, TEST_GOLDEN "none", &error), &error, INK_ERROR_IO, "none");
+    assert_failed(ink_inspect(&report, TEST_GOLDEN "none", NULL, &error), &error, INK_ERROR_IO, "none");
     assert_null(report);
-    assert_int_equal(ink_inspect(&report, TEST_GOLDEN "tiny/model_index.json", NULL), INK_ERROR_IO);
+    assert_int_equal(ink_inspect(&report, TEST_GOLDEN "tiny/model_index.json", NULL, NULL), INK_ERROR_IO);
     assert_null(report);
-    assert_failed(ink_inspect(&report, NULL, &error), &error, INK_ERROR_ARGUMENT, "no model folder");
+    assert_failed(ink_inspect(&report, NULL, NULL, &error), &error, INK_ERROR_ARGUMENT, "no model folder");
     assert_null(report);
 }
 
 static void assert_findings(const char *dir, const char *part, const char *missing, const char *unexpected) {
     ink_error error;
     ink_report *report;
-    assert_ok(ink_inspect(&report, dir, &error), &error);
+    assert_ok(ink_inspect(&report, dir, NULL, &error), &error);
     for (size_t i = 0; i < report->n_components; i++) {
         const ink_component_report *c = &report->components[i];
         bool changed = strcmp(c->name, part) == 0;
