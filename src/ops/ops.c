@@ -250,6 +250,7 @@ void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     if (residual) REQUIRE_SHAPE(c, "conv2d residual", *residual, dst.rows, dst.cols);
     require(c, w->cols == shape.kernel * shape.kernel * x.cols, "conv2d: weight has %" PRId64 " columns, expected %" PRId64,
             w->cols, shape.kernel * shape.kernel * x.cols);
+    require(c, (w->dtype == INK_F32 || w->dtype == INK_BF16) && !w->up, "conv2d: its weights must be F32 or BF16 without a branch");
     op_call call = {.name = "conv2d", .written = {dst}, .n_written = 1};
     call.work = (double)dst.rows * (double)w->rows * (double)w->cols;
     RUN(c, &call, conv2d, dst, x, w, bias, residual, shape);
@@ -274,6 +275,7 @@ void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_weight *table, const i
     for (int64_t i = 0; i < dst.rows; i++)
         require(c, ids[i] >= 0 && ids[i] < table->rows, "embed_rows: id %" PRId32 " is not in 0..%" PRId64, ids[i],
                 table->rows - 1);
+    require(c, !table->up, "embed_rows: a table has no branch");
     op_call call = {.name = "embed_rows", .written = {dst}, .n_written = 1};
     RUN(c, &call, embed_rows, dst, table, ids);
 }

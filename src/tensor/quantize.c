@@ -30,7 +30,7 @@ void ink_quantize_affine(ink_dtype dtype, const float *x, int64_t n, unsigned ch
         float step = ink_f32_from_bf16(scales[group]), bias = ink_f32_from_bf16(biases[group]);
         for (int i = 0; i < INK_AFFINE_GROUP; i++) {
             float level = step > 0 ? rintf((values[i] - bias) / step) : 0.0f;
-            int bounded = level < 0 ? 0 : level > (float)levels ? levels : (int)level;
+            int bounded = level > 0 ? (level < (float)levels ? (int)level : levels) : 0; /* 0 for a NaN as well */
             int64_t at = group * INK_AFFINE_GROUP + i;
             if (!nibbles)
                 q[at] = (unsigned char)bounded;

@@ -66,7 +66,7 @@ static void pack_rows(float *restrict b, const float *restrict x, int64_t stride
  */
 static inline float exp_f32(float x) {
     const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest integer in the low bits */
-    float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float clamped = x >= -87.0f ? (x <= 88.0f ? x : 88.0f) : -87.0f; /* a NaN too: it must not become an integer */
     float shifted = clamped * 1.44269504f + round;
     float n = shifted - round;
     float r = clamped - n * 0.693359375f; /* ln 2 in two parts, the first exact in a product with n */
