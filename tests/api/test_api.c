@@ -623,6 +623,19 @@ static void test_cancel_from_the_callback(void **state) {
     test_folder_remove(folder);
 }
 
+/* A signal may come before ink_generate has begun: it is not lost, and ends one run alone. */
+static void test_cancel_before_the_run(void **state) {
+    const studio *s = *state;
+    static unsigned char bytes[N_BYTES];
+    ink_error error;
+    ink_image *image;
+    ink_request request = small_request(s->model);
+    ink_session_cancel(s->session);
+    assert_failed(ink_generate(s->session, &request, &image, &error), &error, INK_ERROR_CANCELLED, "cancelled");
+    assert_null(image);
+    draw(bytes, s->session, &request);
+}
+
 static void test_cancel_verify(void **state) {
     const studio *s = *state;
     ink_error error;
@@ -906,6 +919,7 @@ int main(void) {
         cmocka_unit_test(test_dump_that_cannot_be_written),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_cancel_from_the_callback),
+        cmocka_unit_test(test_cancel_before_the_run),
         cmocka_unit_test(test_cancel_verify),
         cmocka_unit_test(test_cancel_from_another_thread),
         cmocka_unit_test(test_two_sessions_at_once),
