@@ -565,14 +565,20 @@ static void discharge(patient *p) {
     bench_close(&p->b);
 }
 
-/* Verification must fail in that stage and in no other. */
+/* What a stage is computed from: verification starts from the reference's noise, so that it moves what comes behind it. */
+static bool follows(const char *name, const char *changed) {
+    return strcmp(changed, "noise") == 0 && (strcmp(name, "latents") == 0 || strcmp(name, "image") == 0);
+}
+
+/* Verification must fail in that stage and in no other that does not follow from it. */
 static void assert_caught(patient *p, const char *name, const char *note) {
     test_doctor_write(p->doctor, p->path);
     ink_verification *v = verify(&p->b, p->path);
     assert_false(v->passed);
     for (size_t i = 0; i < v->n_rows; i++) {
         bool changed = strcmp(v->rows[i].stage, name) == 0;
-        if (v->rows[i].passed == changed) fail_msg("%s changed: %s %s", name, v->rows[i].stage, changed ? "passed" : "failed");
+        if (v->rows[i].passed == changed && !follows(v->rows[i].stage, name))
+            fail_msg("%s changed: %s %s", name, v->rows[i].stage, changed ? "passed" : "failed");
     }
     assert_non_null(strstr(find_row(v, name)->note, note));
     assert_true(find_row(v, name)->note[0] == '\0' || isnan(find_row(v, name)->max_error));
