@@ -50,10 +50,26 @@ typedef struct task {
     bool steps; /* counted by name; else as a percentage */
     int64_t done, total;
     double seconds;
+    bool bytes; /* with sizes, and time left by the speed of late: what is done may be of an earlier run */
+    double per_second;
 } task;
+
+/* " 24%  9.8 GiB of 40.9 GiB  23.4 MiB/s  0:47 left" */
+static void describe_bytes(char *text, size_t size, const task *state) {
+    char done[APP_SHOWN_SIZE], total[APP_SHOWN_SIZE], speed[APP_SHOWN_SIZE], left[APP_SHOWN_SIZE];
+    int length = snprintf(text, size, "%3.0f%%  %s of %s", 100.0 * (double)state->done / (double)state->total,
+                          app_show_bytes(done, state->done), app_show_bytes(total, state->total));
+    if (state->per_second < 1 || state->done >= state->total) return;
+    snprintf(text + length, size - (size_t)length, "  %s/s  %s left", app_show_bytes(speed, (int64_t)state->per_second),
+             app_show_duration(left, (double)(state->total - state->done) / state->per_second));
+}
 
 /* "step 12/50  1.23 s/step  0:47 left", " 24%  0:47 left", or less where less is known. */
 static void describe(char *text, size_t size, const task *state) {
+    if (state->bytes) {
+        describe_bytes(text, size, state);
+        return;
+    }
     char each[APP_SHOWN_SIZE], left[APP_SHOWN_SIZE];
     double unit_seconds = state->done > 0 ? state->seconds / (double)state->done : 0;
     bool left_known = state->done > 0 && state->done < state->total;
@@ -122,5 +138,10 @@ void app_progress_update(app_progress *progress, const ink_progress *state) {
 void app_progress_write(app_progress *progress, int64_t done, int64_t total) {
     if (progress->quiet || total <= 0) return;
     if (progress->write_start == 0) progress->write_start = clock_seconds();
-    show(progress, &(task){"writing", false, done, total, clock_seconds() - progress->write_start});
+    show(progress, &(task){.label = "writing", .done = done, .total = total, .seconds = clock_seconds() - progress->write_start});
+}
+
+void app_progress_bytes(app_progress *progress, const char *label, int64_t done, int64_t total, double per_second) {
+    if (progress->quiet || total <= 0) return;
+    show(progress, &(task){.label = label, .done = done, .total = total, .bytes = true, .per_second = per_second});
 }

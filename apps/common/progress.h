@@ -26,6 +26,9 @@ void app_progress_update(app_progress *progress, const ink_progress *state);
 /* The same for what the program does after the library: encoding the picture. */
 void app_progress_write(app_progress *progress, int64_t done, int64_t total);
 
+/* The same for bytes that arrive. label has static storage; per_second is the speed of late, 0 when it is not known. */
+void app_progress_bytes(app_progress *progress, const char *label, int64_t done, int64_t total, double per_second);
+
 /* Takes the bar away, so that something else can be printed. */
 void app_progress_clear(app_progress *progress);
 
