@@ -38,6 +38,8 @@ look_for_build() {
     need libpng-dev "PNG pictures" has_library libpng
     need libjpeg-dev "JPEG pictures" has_library libjpeg
     need libwebp-dev "WebP pictures" has_library libwebp
+    need libcurl4-openssl-dev "loading models" has_library libcurl
+    need libssl-dev "checking what was loaded" has_library libcrypto
     need libcmocka-dev "unit tests" has_library cmocka
 }
 

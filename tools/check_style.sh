@@ -89,7 +89,7 @@ check_layers() {
         function allowed(file) {
             if (file ~ /^include\//) return "^$"
             if (file ~ /^apps\/common\//) return "^(inkstone\\.h|common/.*)$"
-            if (file ~ /^apps\//) { split(file, part, "/"); return "^(inkstone\\.h|common/.*|" part[2] "/.*)$" }
+            if (file ~ /^apps\//) { split(file, part, "/"); return "^(inkstone\\.h|(common|hub)/.*|" part[2] "/.*)$" }
             if (file ~ /^src\/ops\/cpu\/cpu_kernels_[^\/]*\.c$/) return "^ops/cpu/cpu_kernels[^/]*\\.h$"
             if (file ~ /^src\/ops\/ops_tiers\.c$/) return "^(inkstone\\.h|(base|tensor|ops)/.*)$"
             if (file ~ /^src\/base\//) return "^(inkstone\\.h|base/.*)$"
@@ -305,6 +305,9 @@ self_test() {
     plant src/pipeline/a.c 'asks which tiers' <<<'#ifdef INK_HAVE_AVX2'
     plant apps/cli/a.c 'may not see base/memory.h' <<<'#include "base/memory.h"'
     plant apps/common/a.c 'may not see cli/a.h' <<<'#include "cli/a.h"'
+    plant apps/common/a.c 'may not see hub/a.h' <<<'#include "hub/a.h"'
+    plant apps/hub/a.c 'may not see cli/a.h' <<<'#include "cli/a.h"'
+    plant apps/cli/a.c '' <<<'#include "hub/a.h"'
     plant include/inkstone.h 'may not see base/error.h' <<<'#include "base/error.h"'
     plant src/base/a.c 'calls printf' <<<'static void a(void) { printf("a"); }'
     plant src/base/a.c 'names stderr' <<<'static void a(void) { fprintf(stderr, "a"); }'
