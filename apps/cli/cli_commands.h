@@ -14,6 +14,8 @@ int cli_generate(const cli_options *options);
 int cli_tokenize(const cli_options *options);
 int cli_inspect(const cli_options *options);
 int cli_verify(const cli_options *options);
+int cli_pull(const cli_options *options);
+int cli_models(const cli_options *options);
 
 /* ---- help ---- */
 
@@ -35,6 +37,9 @@ void cli_note(const cli_options *options, const char *format, ...) APP_PRINTF(2,
  * that fits: 2 for a request that makes no sense, 128 + signal after an interruption, else 1.
  */
 int cli_report_error(bool json, const ink_error *error);
+
+/* The same for a run that a signal ended and that left something behind, which the sentence names. */
+int cli_report_interruption(bool json, const char *sentence);
 
 /* Prints one line of JSON on standard output and releases it; root may be NULL for want of memory. Returns the exit status. */
 int cli_print_json(json_t *root);

@@ -12,6 +12,9 @@ static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON,
 static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
 static const cli_option_id verify_options[] = {CLI_MODEL, CLI_PRECISION, CLI_THREADS, CLI_CPU,
                                                CLI_JSON,  CLI_QUIET,     CLI_HELP,    CLI_N_OPTIONS};
+static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
+                                             CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
+static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
 
 const cli_command cli_command_table[] = {
     {.name = "generate",
@@ -73,6 +76,37 @@ const cli_command cli_command_table[] = {
      .options = verify_options,
      .operand = "FILE",
      .run = cli_verify},
+    {.name = "pull",
+     .summary = "load a model from the hub",
+     .usage = "inkstone pull [options] ORG/NAME",
+     .explanation = "Loads the files that a pipeline reads, and no others, into the models' folder,\n"
+                    "and checks each by the hash that the hub lists. From then on -m takes the last\n"
+                    "part of the name, in lower case.\n"
+                    "\n"
+                    "What breaks off is no loss: the same command goes on where it was, after Ctrl-C\n"
+                    "and after a power cut too. When all is there, it costs one request. A newer\n"
+                    "revision replaces the files that differ.\n"
+                    "\n"
+                    "A gated model takes a token: HF_TOKEN, or the file that the hub's own tools\n"
+                    "keep. HF_ENDPOINT names a mirror, INK_MODELS the models' folder (default:\n"
+                    "~/.local/share/inkstone/models).\n",
+     .examples = "  inkstone pull Qwen/Qwen-Image-2512\n"
+                 "  inkstone -m qwen-image-2512 -p \"a red circle\"\n"
+                 "  inkstone pull Qwen/Qwen-Image --dry-run\n"
+                 "  inkstone pull Qwen/Qwen-Image --only \"tokenizer/*\"\n",
+     .options = pull_options,
+     .operand = "ORG/NAME",
+     .run = cli_pull},
+    {.name = "models",
+     .summary = "list the models that are here",
+     .usage = "inkstone models",
+     .explanation = "Lists what -m takes by name: models that were pulled or lie beside those, those\n"
+                    "in the cache of the hub's own tools, and the one that is shipped. A model whose\n"
+                    "pull has not ended is listed with what is missing.\n",
+     .examples = "  inkstone models\n"
+                 "  inkstone models --json | jq -r \".models[].name\"\n",
+     .options = models_options,
+     .run = cli_models},
     {.name = NULL},
 };
 
@@ -130,8 +164,16 @@ void cli_print_help(FILE *out, const cli_command *command) {
 }
 
 void cli_print_environment(FILE *out) {
+    static const ink_env_var of_models[] = {
+        {"INK_MODELS", "DIR", "where pull puts models, and -m finds them by name"},
+        {"HF_TOKEN", "TOKEN", "who asks the hub (default: the file HF_HOME/token)"},
+        {"HF_ENDPOINT", "URL", "the hub, or a mirror of it"},
+        {"HF_HOME", "DIR", "where the hub's own tools keep the token and their cache"},
+    };
     fputs("Environment variables:\n", out);
     for (const ink_env_var *variable = ink_env_vars(); variable->name; variable++)
-        fprintf(out, "  %-10s %-18s %s\n", variable->name, variable->values, variable->help);
-    fprintf(out, "  %-10s %-18s %s\n", "NO_COLOR", "1", "print without colours");
+        fprintf(out, "  %-11s %-18s %s\n", variable->name, variable->values, variable->help);
+    for (size_t i = 0; i < sizeof of_models / sizeof *of_models; i++)
+        fprintf(out, "  %-11s %-18s %s\n", of_models[i].name, of_models[i].values, of_models[i].help);
+    fprintf(out, "  %-11s %-18s %s\n", "NO_COLOR", "1", "print without colours");
 }

@@ -1,6 +1,7 @@
 /* cli_options.c - the table of options and the parser. */
 #include "cli/cli_options.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +10,8 @@
 
 const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_MODEL] = {'m', "model", "DIR",
-                   "folder of the model, in the published layout (default:\n"
+                   "folder of the model, in the published layout, or a\n"
+                   "name that \"inkstone models\" lists (default:\n"
                    "$INK_MODEL, else the demo model that is shipped)"},
     [CLI_PROMPT] = {'p', "prompt", "TEXT", "what to draw; - reads it from standard input"},
     [CLI_NEGATIVE] = {'n', "negative", "TEXT", "what to keep away from, with guidance above 1"},
@@ -41,6 +43,14 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
     [CLI_NO_METADATA] = {0, "no-metadata", NULL, "do not record prompt and settings in the picture"},
     [CLI_STDIN] = {0, "stdin", NULL, "read standard input, less one last line feed"},
+    [CLI_REVISION] = {0, "revision", "NAME", "branch, tag or commit to load (default: main)"},
+    [CLI_ONLY] = {0, "only", "PATTERN",
+                  "of the files that are needed those whose path or name\n"
+                  "matches, such as \"vae/*\" or \"*.json\""},
+    [CLI_JOBS] = {'j', "jobs", "COUNT", "files to load at a time (default: 4)"},
+    [CLI_TRIES] = {0, "tries", "COUNT", "attempts in a row that may bring nothing (default: 8)"},
+    [CLI_TIMEOUT] = {0, "timeout", "SECONDS", "silence after which a connection is given up\n(default: 30)"},
+    [CLI_DRY_RUN] = {0, "dry-run", NULL, "list what would be loaded, and load nothing"},
     [CLI_JSON] = {0, "json", NULL, "print the result as one line of JSON"},
     [CLI_QUIET] = {'q', "quiet", NULL, "print nothing but errors"},
     [CLI_HELP] = {'h', "help", NULL, "explain this command"},
@@ -113,6 +123,13 @@ static ink_status store_threads(cli_options *options, const char *value, ink_err
     return refuse_value(CLI_THREADS, value, "a number of threads, at least 1", error);
 }
 
+static ink_status store_count(cli_option_id id, const char *value, int64_t most, int64_t *number, ink_error *error) {
+    char expected[64];
+    if (app_parse_int(value, number) && *number >= 1 && *number <= most) return INK_OK;
+    snprintf(expected, sizeof expected, "a whole number from 1 to %" PRId64, most);
+    return refuse_value(id, value, expected, error);
+}
+
 static ink_status store_value(cli_options *options, cli_option_id id, const char *value, ink_error *error) {
     ink_request *request = &options->request;
     options->given[id] = value;
@@ -124,6 +141,9 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_STEPS: return store_int(id, value, &request->steps, error);
     case CLI_SEED: return store_seed(options, value, error);
     case CLI_THREADS: return store_threads(options, value, error);
+    case CLI_JOBS: return store_count(id, value, 32, &options->jobs, error);
+    case CLI_TRIES: return store_count(id, value, 1000, &options->tries, error);
+    case CLI_TIMEOUT: return store_count(id, value, 3600, &options->timeout_seconds, error);
     case CLI_GUIDANCE:
         if (app_parse_real(value, &request->guidance)) return INK_OK;
         return refuse_value(id, value, "a number, such as 4 or 2.5", error);
@@ -135,6 +155,8 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
         if (app_precision_parse(value, &options->precision)) return INK_OK;
         return refuse_value(id, value, "f32, bf16, fp8, q8, q4 or auto", error);
     case CLI_MODEL:
+    case CLI_REVISION:
+    case CLI_ONLY:
     case CLI_AGAIN:
     case CLI_DUMP:
     case CLI_OUTPUT: return *value ? INK_OK : refuse_value(id, "\"\"", "a name", error);

@@ -31,6 +31,12 @@ typedef enum cli_option_id {
     CLI_DUMP,
     CLI_NO_METADATA,
     CLI_STDIN,
+    CLI_REVISION,
+    CLI_ONLY,
+    CLI_JOBS,
+    CLI_TRIES,
+    CLI_TIMEOUT,
+    CLI_DRY_RUN,
     CLI_JSON,
     CLI_QUIET,
     CLI_HELP,
@@ -66,7 +72,8 @@ typedef struct cli_options {
     ink_request request;              /* prompt .. noise_dtype, as far as given */
     ink_precision precision;
     int64_t threads;
-    bool random_seed; /* -S random */
+    bool random_seed;                     /* -S random */
+    int64_t jobs, tries, timeout_seconds; /* 0: not given */
 } cli_options;
 
 extern const cli_option cli_option_table[CLI_N_OPTIONS];

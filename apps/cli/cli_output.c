@@ -46,11 +46,9 @@ int cli_finish_output(int exit_status) {
     return CLI_FAILED;
 }
 
-int cli_report_error(bool json, const ink_error *error) {
-    int caught = app_interrupt_caught();
-    bool cancelled = error->status == INK_ERROR_CANCELLED;
-    char message[sizeof error->message];
-    snprintf(message, sizeof message, "%s", cancelled ? "interrupted; nothing was written" : error->message);
+static void print_error(bool json, ink_status status, const char *sentence) {
+    char message[sizeof((ink_error *)NULL)->message];
+    snprintf(message, sizeof message, "%s", sentence);
     /* One line, whatever was quoted in it. */
     for (char *c = message; *c; c++)
         if (*c == '\n') *c = ' ';
@@ -58,9 +56,18 @@ int cli_report_error(bool json, const ink_error *error) {
     app_print_clean(stderr, message);
     fputc('\n', stderr);
     if (json)
-        cli_print_json(
-            json_pack("{s:{s:s, s:o}}", "error", "status", ink_status_name(error->status), "message", cli_json_text(message)));
-    if (cancelled && caught) return 128 + caught;
+        cli_print_json(json_pack("{s:{s:s, s:o}}", "error", "status", ink_status_name(status), "message", cli_json_text(message)));
+}
+
+int cli_report_interruption(bool json, const char *sentence) {
+    int caught = app_interrupt_caught();
+    print_error(json, INK_ERROR_CANCELLED, sentence);
+    return caught ? 128 + caught : CLI_FAILED;
+}
+
+int cli_report_error(bool json, const ink_error *error) {
+    if (error->status == INK_ERROR_CANCELLED) return cli_report_interruption(json, "interrupted; nothing was written");
+    print_error(json, error->status, error->message);
     return error->status == INK_ERROR_ARGUMENT ? CLI_MISUSED : CLI_FAILED;
 }
 
