@@ -1,0 +1,188 @@
+/* test_ops.c - what happens around an op: shape checks, sticky status, dry runs, cancellation, trace, check, branches. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "ops/ops.h"
+
+enum { ROWS = 3, IN = 8, OUT = 5, RANK = 2 };
+
+typedef struct bench {
+    ink_device device;
+    ink_arena arena;
+    ink_error error;
+    ink_ctx c;
+    float x[ROWS * IN], w[OUT * IN], y[ROWS * OUT];
+} bench;
+
+static const ink_weight *weight_of(bench *b, ink_weight *w) {
+    *w = (ink_weight){.dtype = INK_F32, .data = b->w, .rows = OUT, .cols = IN};
+    return w;
+}
+
+static void set_up(bench *b) {
+    const char *why = NULL;
+    memset(b, 0, sizeof *b);
+    assert_true(ink_device_open(&b->device, "ref", NULL, &why));
+    assert_true(ink_arena_create(&b->arena, 4096));
+    b->c = (ink_ctx){.device = &b->device, .arena = &b->arena, .error = &b->error};
+    for (int i = 0; i < ROWS * IN; i++) b->x[i] = (float)(i % 7 - 3);
+    for (int i = 0; i < OUT * IN; i++) b->w[i] = (float)(i % 5 - 2);
+}
+
+static void run_linear(bench *b) {
+    ink_weight w;
+    ink_linear(&b->c, ink_view(b->y, ROWS, OUT), ink_view(b->x, ROWS, IN), weight_of(b, &w), (ink_linear_epilogue){0});
+}
+
+static void test_wrong_shapes_stick(void **state) {
+    (void)state;
+    bench b;
+    ink_weight w;
+    set_up(&b);
+    ink_linear(&b.c, ink_view(b.y, ROWS, OUT - 1), ink_view(b.x, ROWS, IN), weight_of(&b, &w), (ink_linear_epilogue){0});
+    assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+    assert_non_null(strstr(b.error.message, "linear: dst is [3, 4], expected [3, 5]"));
+    run_linear(&b); /* right, but too late */
+    for (int i = 0; i < ROWS * OUT; i++) assert_true(b.y[i] == 0);
+    ink_tensor none = ink_scratch(&b.c, 1, 1);
+    assert_null(none.data);
+    ink_arena_destroy(&b.arena);
+}
+
+static void test_dry_run_counts_and_touches_nothing(void **state) {
+    (void)state;
+    bench b;
+    ink_weight w;
+    set_up(&b);
+    ink_arena_destroy(&b.arena);
+    ink_arena_create_dry(&b.arena);
+    ink_tensor scratch = ink_scratch(&b.c, ROWS, OUT);
+    weight_of(&b, &w);
+    w.data = NULL;
+    ink_linear(&b.c, scratch, ink_view(NULL, ROWS, IN), &w, (ink_linear_epilogue){0});
+    assert_int_equal(b.c.status, INK_OK);
+    assert_true(b.c.work >= ROWS * OUT * IN);
+    assert_true(b.arena.peak >= ROWS * OUT * sizeof(float));
+}
+
+static void test_cancelled(void **state) {
+    (void)state;
+    bench b;
+    atomic_int cancel = 1;
+    set_up(&b);
+    b.c.cancel = &cancel;
+    run_linear(&b);
+    assert_int_equal(b.c.status, INK_ERROR_CANCELLED);
+    for (int i = 0; i < ROWS * OUT; i++) assert_true(b.y[i] == 0);
+    ink_arena_destroy(&b.arena);
+}
+
+static void count_op(void *user) { ++*(int *)user; }
+
+static void test_trace_and_worked(void **state) {
+    (void)state;
+    bench b;
+    char line[200] = "";
+    int calls = 0;
+    set_up(&b);
+    b.c.trace = tmpfile();
+    assert_non_null(b.c.trace);
+    b.c.worked = count_op;
+    b.c.worked_user = &calls;
+    run_linear(&b);
+    rewind(b.c.trace);
+    assert_non_null(fgets(line, sizeof line, b.c.trace));
+    assert_int_equal(strncmp(line, "linear ref [3, 5] ", 18), 0);
+    assert_int_equal(calls, 1);
+    fclose(b.c.trace);
+    ink_arena_destroy(&b.arena);
+}
+
+/* An implementation with a bug: one product too few. */
+static const ink_ops *right;
+
+static void wrong_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
+    right->linear(d, dst, x, w, e);
+    dst.data[1] += 1;
+}
+
+static void test_check_finds_a_wrong_op(void **state) {
+    (void)state;
+    bench b;
+    set_up(&b);
+    ink_device definition = b.device;
+    b.c.check = &definition;
+    run_linear(&b);
+    assert_int_equal(b.c.status, INK_OK);
+    right = b.device.ops;
+    ink_ops wrong = *right;
+    wrong.linear = wrong_linear;
+    b.device.ops = &wrong;
+    run_linear(&b);
+    assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+    assert_non_null(strstr(b.error.message, "linear on tier ref differs from its definition"));
+    ink_arena_destroy(&b.arena);
+}
+
+static void test_branch(void **state) {
+    (void)state;
+    bench b;
+    ink_weight w;
+    float down_data[RANK * IN], up_data[OUT * RANK], plain[ROWS * OUT];
+    set_up(&b);
+    run_linear(&b);
+    memcpy(plain, b.y, sizeof plain);
+    for (int i = 0; i < RANK * IN; i++) down_data[i] = (float)(i % 3 - 1);
+    for (int i = 0; i < OUT * RANK; i++) up_data[i] = (float)(i % 4 - 1);
+    ink_weight down = {.dtype = INK_F32, .data = down_data, .rows = RANK, .cols = IN};
+    ink_weight up = {.dtype = INK_F32, .data = up_data, .rows = OUT, .cols = RANK};
+    weight_of(&b, &w);
+    w.down = &down;
+    w.up = &up;
+    ink_linear(&b.c, ink_view(b.y, ROWS, OUT), ink_view(b.x, ROWS, IN), &w, (ink_linear_epilogue){0});
+    assert_int_equal(b.c.status, INK_OK);
+    assert_int_equal(b.arena.used, 0);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < OUT; j++) {
+            float change = 0;
+            for (int r = 0; r < RANK; r++)
+                for (int k = 0; k < IN; k++) change += b.x[i * IN + k] * down_data[r * IN + k] * up_data[j * RANK + r];
+            assert_true(b.y[i * OUT + j] == plain[i * OUT + j] + change);
+        }
+    up.cols = RANK + 1;
+    ink_linear(&b.c, ink_view(b.y, ROWS, OUT), ink_view(b.x, ROWS, IN), &w, (ink_linear_epilogue){0});
+    assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+    ink_arena_destroy(&b.arena);
+}
+
+static void test_tiers(void **state) {
+    (void)state;
+    ink_device device;
+    const char *why = NULL;
+    assert_string_equal(ink_device_tier(0), "ref");
+    for (int i = 0; ink_device_tier(i); i++) assert_true(ink_device_open(&device, ink_device_tier(i), NULL, &why));
+    assert_false(ink_device_open(&device, "no such tier", NULL, &why));
+    assert_non_null(why);
+    assert_true(ink_device_open(&device, "auto", NULL, &why));
+    assert_true(strcmp(device.tier, "ref") != 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wrong_shapes_stick),
+        cmocka_unit_test(test_dry_run_counts_and_touches_nothing),
+        cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_trace_and_worked),
+        cmocka_unit_test(test_check_finds_a_wrong_op),
+        cmocka_unit_test(test_branch),
+        cmocka_unit_test(test_tiers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
