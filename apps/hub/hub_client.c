@@ -218,7 +218,11 @@ ink_status hub_request_target(const hub_client *client, const hub_request *reque
     return *url ? INK_OK : app_fail_memory(error, "an address");
 }
 
-double hub_longest_wait(void) { return 15 * 60; }
+bool hub_waits_too_long(double delay_seconds, const char *what, ink_error *error) {
+    if (delay_seconds <= 15 * 60) return false;
+    app_fail(error, INK_ERROR_IO, "%s: the server asks to come back in %.0f minutes", what, delay_seconds / 60);
+    return true;
+}
 
 double hub_retry_delay(const hub_request *request, int64_t tries_in_vain) {
     enum { LONGEST_DOUBLING = 6 }; /* 32 seconds */
@@ -315,7 +319,7 @@ ink_status hub_get_text(hub_client *client, const char *url, const char *what, c
         verdict = ask_through_redirects(client, url, what, &answer, &delay, tries, error);
         if (client->stopped(client->user)) break;
         if (verdict != HUB_RETRY || tries == client->tries) continue;
-        if (delay > hub_longest_wait()) break;
+        if (hub_waits_too_long(delay, what, error)) break;
         if (client->note && delay >= 1) client->note(client->user, error->message);
         if (!wait_until(client, hub_clock() + delay)) break;
     }

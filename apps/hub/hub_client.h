@@ -75,8 +75,8 @@ ink_status hub_request_target(const hub_client *client, const hub_request *reque
  */
 double hub_retry_delay(const hub_request *request, int64_t tries_in_vain);
 
-/* More than anybody waits for. */
-double hub_longest_wait(void);
+/* Whether that is longer than anybody waits; error then gets the sentence. */
+bool hub_waits_too_long(double delay_seconds, const char *what, ink_error *error);
 
 /* ---- small texts ---- */
 

@@ -314,7 +314,7 @@ static void retry(hub_fetch *fetch) {
     fetch->phase = HUB_WAIT;
     /* The server knows of fewer bytes than there are here. */
     if (status == 416 && fetch->have > 0 && !start_over(fetch)) return;
-    if (fetch->tries_in_vain >= client->tries || delay > hub_longest_wait()) {
+    if (fetch->tries_in_vain >= client->tries || hub_waits_too_long(delay, fetch->file->path, &fetch->error)) {
         fetch->phase = HUB_FAILED;
         return;
     }

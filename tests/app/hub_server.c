@@ -11,6 +11,7 @@
  *   cut N        breaks off after 1..N bytes of the body        slow N       sends N bytes a second
  *   stall N      falls silent after N bytes                     flip         one byte of the body is wrong
  *   status N     answers with status N, 429 and 503 with Retry-After: 1
+ *   later N      answers 503 with Retry-After: N
  *   noranges     answers a range with the whole file            norange      answers a part without saying which
  *   shift N      sends and says a range N bytes later           total N      says that the file is N bytes longer
  *   longer N     promises and sends N bytes more                shorter N    promises and sends N bytes fewer
@@ -128,10 +129,12 @@ static void send_text(int peer, const char *format, ...) {
     if (n > 0) send_all(peer, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
 }
 
-static void send_status(int peer, int64_t status) {
+static void send_status(int peer, int64_t status, int64_t later) {
     static const char body[] = "the body of an error";
-    send_text(peer, "HTTP/1.1 %" PRId64 " Because\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status,
-              status == 429 || status == 503 ? "Retry-After: 1\r\n" : "", sizeof body - 1, body);
+    char line[48] = "";
+    if (status == 429 || status == 503) snprintf(line, sizeof line, "Retry-After: %" PRId64 "\r\n", later);
+    send_text(peer, "HTTP/1.1 %" PRId64 " Because\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status, line,
+              sizeof body - 1, body);
 }
 
 static bool is(const rule *happens, const char *action) { return happens && strcmp(happens->action, action) == 0; }
@@ -181,7 +184,7 @@ static void send_file(int peer, const served_file *file, int64_t first, const ru
     char length[64] = "", range[96] = "";
     bool part = first > 0 && !is(happens, "noranges");
     if (first > file->size || (part && first == file->size)) {
-        send_status(peer, 416);
+        send_status(peer, 416, 0);
         return;
     }
     if (!part) first = 0;
@@ -266,7 +269,9 @@ static void answer(int peer, const char *path, int64_t first, bool allowed) {
     const rule *happens = find_rule(path);
     const served_file *file = find_file(path);
     if (is(happens, "status"))
-        send_status(peer, happens->number);
+        send_status(peer, happens->number, 1);
+    else if (is(happens, "later"))
+        send_status(peer, 503, happens->number);
     else if (is(happens, "redirect"))
         send_redirect(peer, path, happens);
     else if (is(happens, "page"))
@@ -274,13 +279,13 @@ static void answer(int peer, const char *path, int64_t first, bool allowed) {
     else if (is(happens, "garbage"))
         send_json(peer, "{\"sha\": [\377", 10, NULL);
     else if (!allowed)
-        send_status(peer, 401);
+        send_status(peer, 401, 0);
     else if (strncmp(path, "/api/models/test/", 17) == 0)
         send_listing(peer, happens);
     else if (file)
         send_file(peer, file, first, happens);
     else
-        send_status(peer, 404);
+        send_status(peer, 404, 0);
 }
 
 /* ---- connections ---- */

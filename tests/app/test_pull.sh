@@ -155,7 +155,7 @@ test_fifty_cuts() {
     expect "status 0" is "$status" 0
     expect "the right bytes" complete models/mini
     expect "51 requests, each for the rest" is "$(n_requests safetensors)" 51
-    expect "no byte twice" [ "$(grep safetensors requests | sed 's/.*from=\([0-9]*\).*/\1/' | sort -n -u | wc -l)" = 51 ]
+    expect "each goes on further" [ "$(grep safetensors requests | sed 's/.*from=\([0-9]*\).*/\1/' | sort -n -u | wc -l)" = 51 ]
     stop_hub
 }
 
@@ -195,10 +195,10 @@ test_interrupted() {
 }
 
 test_damaged_partial() {
-    start_hub "${network[@]}" --rule "*/resolve/*.safetensors slow 1000000"
+    start_hub "${network[@]}"
     mkdir -p models/mini/transformer
     head -c 1000000 /dev/zero >"$weights.partial"
-    run pull test/Mini --timeout 5
+    run pull test/Mini
     expect "other bytes than the server's are found by the hash" complete models/mini
     rm "$weights"
     head -c 4000000 /dev/zero >"$weights.partial"
@@ -219,6 +219,12 @@ test_no_hope() {
     stop_hub
     start_hub "${network[@]}" --rule "*/resolve/*.safetensors status 500 -1"
     refuses_pull 1 'answers 500' test/Mini --tries 2
+    stop_hub
+    start_hub "${network[@]}" --rule "*/resolve/*.safetensors later 7200 -1"
+    refuses_pull 1 'the server asks to come back in 120 minutes' test/Mini
+    stop_hub
+    start_hub "${network[@]}" --rule "/api/* later 7200 -1"
+    refuses_pull 1 'test/Mini: the server asks to come back in 120 minutes' test/Mini
     stop_hub
     start_hub "${network[@]}" --rule "*/resolve/*.safetensors redirect loop -1"
     refuses_pull 1 'redirected too often' test/Mini
