@@ -85,7 +85,7 @@ static void describe(char *text, size_t size, const task *state) {
     if (left_known) snprintf(text + length, size - (size_t)length, "  %s left", left);
 }
 
-enum { TEXT_SIZE = 160, LABEL_WIDTH = 18 }; /* of the longest label */
+enum { TEXT_SIZE = 160, LABEL_WIDTH = 18, BYTES_LABEL_WIDTH = 8 }; /* of the longest label; of those beside long texts */
 
 static void draw_bar(app_progress *progress, const task *state) {
     enum { WIDEST = 32, NARROWEST = 6 };
@@ -93,7 +93,8 @@ static void draw_bar(app_progress *progress, const task *state) {
     struct winsize window;
     int columns = ioctl(fileno(progress->out), TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
     describe(text, sizeof text, state);
-    int width = columns - 1 - LABEL_WIDTH - (int)strlen(text) - 6; /* brackets and spaces */
+    int label_width = state->bytes ? BYTES_LABEL_WIDTH : LABEL_WIDTH;
+    int width = columns - 1 - label_width - (int)strlen(text) - 6; /* brackets and spaces */
     if (width > WIDEST) width = WIDEST;
     if (width < NARROWEST) {
         /* A line that wraps cannot be rewritten. */
@@ -102,7 +103,7 @@ static void draw_bar(app_progress *progress, const task *state) {
         int filled = (int)((double)width * (double)state->done / (double)state->total);
         for (int i = 0; i < width; i++) bar[i] = i < filled ? '#' : '.';
         bar[width] = 0;
-        fprintf(progress->out, "\r%-*s  [%s]  %s\033[K", LABEL_WIDTH, state->label, bar, text);
+        fprintf(progress->out, "\r%-*s  [%s]  %s\033[K", label_width, state->label, bar, text);
     }
     fflush(progress->out);
     progress->drawn = true;
