@@ -13,14 +13,14 @@ help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: build ## Draw demo.png with the model that comes along
-	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o demo.png
+	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 5 -o demo.png
 
 test: build ## Run all tests
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
 bench: build ## Time the ops, and the phases of drawing one picture with the model that comes along
 	$(BUILD)/tests/checkops --bench
-	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 7 -o $(BUILD)/bench.png
+	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 5 -o $(BUILD)/bench.png
 
 build: bootstrap ## Build library, program and tests in build/
 	cmake --preset default
