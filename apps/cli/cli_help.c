@@ -66,11 +66,12 @@ const cli_command cli_command_table[] = {
     {.name = "verify",
      .summary = "compare every stage with a recorded run",
      .usage = "inkstone verify [-m DIR] REF.safetensors",
-     .explanation = "Repeats the request that is recorded in the file and compares every stage: token\n"
-                    "ids, text states, latents after each step, the picture. Such a file comes from\n"
-                    "inkstone --dump, or from tools/make_reference.py, which runs the reference\n"
-                    "implementation. The exit status is 1 when a stage differs by more than its\n"
-                    "limit.\n",
+     .explanation = "Repeats the request that is recorded in the file and compares every stage: text\n"
+                    "states, noise, sigmas, latents after each step, the picture. It runs in f32,\n"
+                    "the reference mode, unless --precision asks for another; the limits of those\n"
+                    "are wider. Such a file comes from inkstone --dump, or from\n"
+                    "tools/make_reference.py, which runs the reference implementation. The exit\n"
+                    "status is 1 when a stage differs by more than its limit.\n",
      .examples = "  inkstone -p \"a red circle\" -S 1 -s 4 --dump here.safetensors\n"
                  "  inkstone verify here.safetensors --cpu ref\n",
      .options = verify_options,

@@ -81,7 +81,8 @@ int cli_verify(const cli_options *options) {
     ink_status status = INK_OK;
     if (!options->operand)
         status = app_fail(&error, INK_ERROR_ARGUMENT, "which reference? For example: inkstone verify -m DIR ref.safetensors");
-    if (status == INK_OK) status = cli_open_model(&engine, options, NULL, INK_PRECISION_AUTO, &error);
+    /* The reference is an f32 run: another precision has to be asked for. */
+    if (status == INK_OK) status = cli_open_model(&engine, options, NULL, INK_PRECISION_F32, &error);
     if (status == INK_OK) status = cli_open_session(&engine, options, options->given[CLI_CPU], &error);
     if (status == INK_OK) {
         cli_note(options, "model: %s, %s", engine.dir, ink_model_precision(engine.model));
