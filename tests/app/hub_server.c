@@ -1,5 +1,5 @@
 /*
- * hub_server.c - a hub on 127.0.0.1 that lies, stalls and cuts, for test_pull.sh. Its files hold pseudo-random bytes, made as
+ * hub_server.c - a hub on 127.0.0.1 that lies, stalls and cuts, for test_pull*.sh. Its files hold pseudo-random bytes, made as
  * they are sent. It prints its port and serves until it is killed.
  *
  *   --file "PATH SIZE lfs|git SEED"      a file of the repository, whose hash is listed as the hub lists it

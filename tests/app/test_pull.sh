@@ -1,46 +1,6 @@
 #!/usr/bin/env bash
-# test_pull.sh - inkstone pull and inkstone models, against hub_server, which cuts, lies and stalls. All traffic stays on
-# 127.0.0.1. INK_TEST_HUB is the server, the rest as in cli_testing.sh.
-. "$(dirname "$0")/cli_testing.sh"
-
-unset http_proxy HTTP_PROXY https_proxy HTTPS_PROXY all_proxy ALL_PROXY
-unset HF_TOKEN HUGGING_FACE_HUB_TOKEN HF_TOKEN_PATH HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE XDG_CACHE_HOME XDG_DATA_HOME
-export HOME=$scratch/home
-mkdir "$HOME"
-server=$(realpath "$INK_TEST_HUB")
-
-# start_hub OPTIONS... - sets HF_ENDPOINT and an empty INK_MODELS, both of this test.
-start_hub() {
-    exec 5< <(exec "$server" --log "$PWD/requests" "$@" 2>"$PWD/server")
-    hub=$!
-    read -r port <&5
-    export HF_ENDPOINT=http://127.0.0.1:$port INK_MODELS=$PWD/models
-}
-
-stop_hub() {
-    kill "$hub" 2>/dev/null
-    wait "$hub" 2>/dev/null
-    exec 5<&-
-}
-
-# What makes a repository one: enough for the choice of files, and no more bytes than a test wants.
-bare=(--file "model_index.json 400 git 1")
-network=("${bare[@]}" --file "transformer/config.json 700 git 2"
-    --file "transformer/diffusion_pytorch_model.safetensors 3000000 lfs 3")
-weights=models/mini/transformer/diffusion_pytorch_model.safetensors
-
-# "HASH  PATH" for each file of a record that has a SHA-256.
-hashes_of() { awk -F'"' '$2 == "path" { path = $4 } $2 == "sha256" { print $4 "  " path }' "$1/inkstone-pull.json"; }
-
-# Every file of a folder that has its final name has the hash of the record.
-nothing_wrong_in() {
-    [ -e "$1/inkstone-pull.json" ] || return 0
-    (cd "$1" && hashes_of . | while read -r hash path; do [ ! -e "$path" ] || echo "$hash  $path"; done >../hashes)
-    [ ! -s "$1/../hashes" ] || (cd "$1" && sha256sum --status -c ../hashes)
-}
-
-complete() { [ -z "$(find "$1" -name '*.partial')" ] && [ -n "$(find "$1" -name '*.safetensors')" ] && nothing_wrong_in "$1"; }
-n_requests() { grep -c "${1:-.}" requests; }
+# test_pull.sh - inkstone pull and inkstone models: what is loaded, what is refused, what has which name.
+. "$(dirname "$0")/pull_testing.sh"
 
 # ---- what is loaded ----
 
@@ -104,106 +64,6 @@ test_choice() {
     refuses 2 '--only nothing*: none of the 10 files of test/Mini matches' pull test/Mini --only 'nothing*'
     run pull test/Mini -q
     expect "the rest" is "$(find models -name '*.safetensors' | wc -l)" 3
-    stop_hub
-}
-
-# ---- what is survived ----
-
-# survives NAME RULE... - one pull against a server that misbehaves so must end well. Runs beside others, in a subshell.
-survives() {
-    local name=$1 arguments=() rule
-    shift
-    mkdir "$name" && cd "$name" || exit 1
-    for rule in "$@"; do arguments+=(--rule "$rule"); done
-    start_hub "${network[@]}" "${arguments[@]}" --seed "$((RANDOM + 1))"
-    if ! timeout 50 "$cli" pull test/Mini --timeout 1 --tries 6 >stdout 2>stderr || ! complete models/mini; then
-        echo "$name: $(tail -n 1 stderr)" >>"$scratch/unsurvived"
-    fi
-    stop_hub
-}
-
-test_misbehaviour() {
-    local cut='*/resolve/*.safetensors cut 2900000'
-    survives cuts "*/resolve/*.safetensors cut 900000 8" &
-    survives cuts-everywhere '* cut 100 2' '*.safetensors cut 900000 4' &
-    survives silence '*/resolve/*.safetensors stall 70000' &
-    survives silent-listing '/api/* cut 10' '/api/* stall 10' &
-    survives wrong-byte '*/resolve/*.safetensors flip' &
-    survives wrong-byte-in-config '*/config.json flip' &
-    survives too-many '* status 429 2' &
-    survives broken-hub '/api/* status 500' '*/resolve/* status 502' '*.safetensors status 503' &
-    survives no-such-range "$cut" '*.safetensors status 416' &
-    survives no-ranges "$cut" '*.safetensors noranges x -1' &
-    survives part-unsaid "$cut" '*.safetensors norange' &
-    survives part-shifted "$cut" '*.safetensors shift 1000' &
-    survives part-of-another "$cut" '*.safetensors total 1000' &
-    survives longer '*.safetensors longer 1000' &
-    survives shorter '*.safetensors shorter 1000' &
-    survives promise-unkept '*.safetensors promise 1000' &
-    survives more-than-said '*.safetensors extra 1000' &
-    survives hotel '*/resolve/*.safetensors page' "$cut" '*.safetensors page' &
-    survives elsewhere '/test/* redirect cdn -1' '/cdn/* cut 900000 5' '/cdn/* status 403' &
-    survives moved "/api/models/test/Mini/* redirect /api/models/test/Other/revision/main" &
-    wait
-    expect "all is survived: $(cat "$scratch/unsurvived" 2>/dev/null)" [ ! -e "$scratch/unsurvived" ]
-}
-
-test_fifty_cuts() {
-    start_hub "${bare[@]}" --file "vae/diffusion_pytorch_model.safetensors 200000000 lfs 7" \
-        --rule "*/resolve/*.safetensors cut 7000000 50" --seed $$
-    run pull test/Mini
-    expect "status 0" is "$status" 0
-    expect "the right bytes" complete models/mini
-    expect "51 requests, each for the rest" is "$(n_requests safetensors)" 51
-    expect "each goes on further" [ "$(grep safetensors requests | sed 's/.*from=\([0-9]*\).*/\1/' | sort -n -u | wc -l)" = 51 ]
-    stop_hub
-}
-
-test_killed() {
-    local files=() i
-    for i in 1 2 3 4 5 6 7 8; do files+=(--file "transformer/diffusion_pytorch_model-0000$i-of-00008.safetensors 6000000 lfs $i"); done
-    start_hub "${bare[@]}" --file "transformer/diffusion_pytorch_model.safetensors.index.json 900 git 4" "${files[@]}" \
-        --rule "*/resolve/*.safetensors slow 4000000 -1"
-    for i in $(seq 20); do
-        "$cli" pull test/Mini -q >"$out" 2>"$err" &
-        sleep "0.$((RANDOM % 25 + 5))"
-        kill -KILL $! 2>/dev/null
-        wait $! 2>/dev/null
-        expect "after kill $i no wrong file has a final name" nothing_wrong_in models/mini
-    done
-    run pull test/Mini
-    expect "status 0" is "$status" 0
-    expect "the right bytes" complete models/mini
-    expect "it had gone on" grep -q 'from=[1-9]' requests
-    stop_hub
-}
-
-test_interrupted() {
-    start_hub "${network[@]}" --rule "*/resolve/*.safetensors slow 1000000"
-    "$cli" pull test/Mini >"$out" 2>"$err" &
-    sleep 0.7
-    kill -INT $!
-    status=0
-    wait $! || status=$?
-    expect "status 130" is "$status" 130
-    expect "says how to go on" says "interrupted; what arrived is kept, and inkstone pull test/Mini goes on"
-    expect "what arrived is kept" [ -s "$weights.partial" ]
-    run pull test/Mini
-    expect "the right bytes" complete models/mini
-    expect "by a range" grep -q 'safetensors from=[1-9]' requests
-    stop_hub
-}
-
-test_damaged_partial() {
-    start_hub "${network[@]}"
-    mkdir -p models/mini/transformer
-    head -c 1000000 /dev/zero >"$weights.partial"
-    run pull test/Mini
-    expect "other bytes than the server's are found by the hash" complete models/mini
-    rm "$weights"
-    head -c 4000000 /dev/zero >"$weights.partial"
-    run pull test/Mini
-    expect "more bytes than the file has are dropped" complete models/mini
     stop_hub
 }
 
@@ -413,5 +273,4 @@ test_names() {
     unset HF_HUB_CACHE
 }
 
-for name in $(compgen -v HF_); do unset "$name"; done
 run_tests
