@@ -97,6 +97,8 @@ typedef struct marker {
     ink_component component;
 } marker;
 
+static const char mflux_vae[] = "decoder.mid_block.resnets.0.conv1.conv3d.";
+
 static const marker markers[] = {
     {"transformer_blocks.0.img_mod.1.", INK_TRANSFORMER},
     {"transformer_blocks.0.img_mod_linear.", INK_TRANSFORMER},
@@ -107,7 +109,7 @@ static const marker markers[] = {
     {"layers.0.mlp.gate_proj.", INK_TEXT_ENCODER},
     {"blk.0.ffn_gate.", INK_TEXT_ENCODER},
     {"decoder.mid_block.resnets.0.norm1.gamma", INK_VAE},
-    {"decoder.mid_block.resnets.0.conv1.conv3d.", INK_VAE},
+    {mflux_vae, INK_VAE},
     {"decoder.middle.0.residual.0.gamma", INK_VAE},
 };
 
@@ -124,9 +126,13 @@ static const rule *const rules[INK_N_COMPONENTS] = {
 
 /* Where `text` is in the name, at its beginning or behind a dot; NULL: nowhere. */
 static const char *find_part(const char *name, const char *text, size_t n) {
-    for (const char *at = name; at; at = strchr(at, '.'), at += at != NULL)
-        if (strncmp(at, text, n) == 0) return at;
-    return NULL;
+    const char *at = name;
+    while (strncmp(at, text, n) != 0) {
+        at = strchr(at, '.');
+        if (!at) return NULL;
+        at++;
+    }
+    return at;
 }
 
 static const char layer_list[] = "decoder.upsamples.";
@@ -156,6 +162,7 @@ bool ink_spelling_find(ink_spelling *spelling, ink_component component, const in
             const char *at = find_part(name, markers[m].ours, strlen(markers[m].ours));
             if (!at || at - name >= (ptrdiff_t)sizeof spelling->prefix) continue;
             memcpy(spelling->prefix, name, (size_t)(at - name));
+            spelling->channels_last = markers[m].ours == mflux_vae;
             if (component == INK_VAE) spelling->level_length = find_level_length(weights, spelling->prefix);
             return true;
         }

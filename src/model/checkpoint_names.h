@@ -14,6 +14,7 @@ typedef struct ink_spelling {
     ink_component component;
     char prefix[INK_MAX_TENSOR_NAME]; /* before every name: "model.diffusion_model." in a file that may hold other things too */
     int64_t level_length;             /* Wan's list of the decoder's layers: so many to a level; else 0 */
+    bool channels_last;               /* convolutions as MLX stores them */
 } ink_spelling;
 
 /* Whether these tensors, under the names of their file, are (among others) the component's. *spelling is good for renaming in any

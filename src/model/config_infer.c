@@ -151,6 +151,7 @@ static ink_status infer_vae(shapes *s, ink_config *config) {
     int64_t n_residuals = count(s, "decoder.up_blocks.0.resnets.", ".conv1.weight");
     int64_t z_dim = rows_of(s, "post_quant_conv.bias"), base = rows_of(s, "decoder.norm_out.gamma");
     int64_t colours = rows_of(s, "decoder.conv_out.bias");
+    rows_of(s, "decoder.up_blocks.0.resnets.0.conv1.weight"); /* one level, one block at least */
     if (s->status != INK_OK) return s->status;
     json_t *mult = json_array(), *temporal = json_array();
     read_levels(s, n_levels, base, mult, temporal);

@@ -96,9 +96,9 @@ static char *describe_runs(const ink_weights *weights, ink_component which) {
         bool any = false, plain = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16;
         for (size_t i = 0; i < ink_weights_count(weights) && !any; i++) {
             const ink_tensor_info *info = ink_weights_at(weights, i);
-            /* Integers of no type of their own come with scales, in groups. */
-            any = info->n_dims > 1 && (int)info->dtype == dtype &&
-                  (dtype != INK_OTHER_DTYPE || strcmp(info->dtype_name, "U32") == 0);
+            /* Integers of no type of their own come with scales and biases, in groups. */
+            any = info->n_dims > 1 && (int)info->dtype == dtype && !strstr(info->name, ".scales") &&
+                  !strstr(info->name, ".biases") && (dtype != INK_OTHER_DTYPE || strcmp(info->dtype_name, "U32") == 0);
         }
         if (!any) continue;
         char *list = plain ? in_place : decoded;

@@ -319,6 +319,7 @@ ink_status ink_component_open(ink_weights **weights, const ink_sources *sources,
     bool known = ink_spelling_find(&spelling, component, *weights);
     status = known || !file ? ink_family_check_tensors(*weights, error) : ink_family_refuse_tensors(*weights, component, error);
     if (status == INK_OK) status = ink_weights_rename(*weights, ink_spelling_rename, &spelling, error);
+    ink_weights_set_channels_last(*weights, spelling.channels_last);
     if (status != INK_OK) ink_weights_close(weights);
     return status;
 }

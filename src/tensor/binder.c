@@ -365,32 +365,51 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
 
 /* ---- convolutions -------------------------------------------------------------------------------------------------------- */
 
-/* Row o of dst [out][k * k][in] from src [out][in][kt][k * k], its last kt; `taps` holds k * k numbers. */
-static void repack_row(ink_weight *dst, int64_t o, const ink_tensor_info *src, int64_t kt, int64_t kk, float *taps) {
-    int64_t in = src->shape[1];
+/* How a file stores a convolution: channels behind the taps is how MLX has them, and ours. */
+typedef struct conv_layout {
+    bool fits, channels_last;
+    int64_t kt; /* time slices, of which the last is taken */
+} conv_layout;
+
+/* Row o of dst [out][k * k][in] from src [out][in][kt][k * k] or [out][kt][k * k][in], its last kt; `taps` holds k * k numbers. */
+static void repack_row(ink_weight *dst, int64_t o, const ink_tensor_info *src, conv_layout layout, int64_t kk, float *taps) {
+    int64_t in = dst->cols / kk, kt = layout.kt;
+    size_t src_size = ink_dtype_size(src->dtype), dst_size = ink_dtype_size(dst->dtype);
+    unsigned char *data = (unsigned char *)(uintptr_t)dst->data;
+    if (layout.channels_last) {
+        const unsigned char *last_slice = src->data + (size_t)((o * kt + kt - 1) * kk * in) * src_size;
+        ink_convert(data + (size_t)(o * kk * in) * dst_size, dst->dtype, last_slice, src->dtype, kk * in);
+        return;
+    }
     for (int64_t i = 0; i < in; i++) {
         int64_t last_slice = ((o * in + i) * kt + kt - 1) * kk, first = o * kk * in + i;
-        ink_convert(taps, INK_F32, src->data + (size_t)last_slice * ink_dtype_size(src->dtype), src->dtype, kk);
-        unsigned char *data = (unsigned char *)(uintptr_t)dst->data;
-        for (int64_t j = 0; j < kk; j++)
-            ink_convert(data + (size_t)(first + j * in) * ink_dtype_size(dst->dtype), dst->dtype, &taps[j], INK_F32, 1);
+        ink_convert(taps, INK_F32, src->data + (size_t)last_slice * src_size, src->dtype, kk);
+        for (int64_t j = 0; j < kk; j++) ink_convert(data + (size_t)(first + j * in) * dst_size, dst->dtype, &taps[j], INK_F32, 1);
     }
 }
 
-static bool is_conv(const ink_tensor_info *info, int64_t out, int64_t in, int64_t k) {
-    int n = info->n_dims;
-    return (n == 4 || (n == 5 && info->shape[2] >= 1)) && info->shape[0] == out && info->shape[1] == in &&
-           info->shape[n - 2] == k && info->shape[n - 1] == k;
+static conv_layout layout_of(const ink_tensor_info *info, int64_t out, int64_t in, int64_t k, bool channels_last) {
+    int n = info->n_dims, kernel = channels_last ? n - 3 : n - 2; /* its first dimension */
+    const int64_t *shape = info->shape;
+    conv_layout layout = {.kt = 1, .channels_last = channels_last};
+    if ((n != 4 && n != 5) || shape[0] != out) return layout;
+    if (n == 5) layout.kt = shape[kernel - 1];
+    layout.fits = shape[channels_last ? n - 1 : 1] == in && shape[kernel] == k && shape[kernel + 1] == k && layout.kt >= 1;
+    return layout;
 }
 
 static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k, const char *name) {
     const ink_tensor_info *info = look_up(binder, name);
     if (!info) return;
-    if (!is_conv(info, dst->rows, in, k)) {
+    conv_layout layout = layout_of(info, dst->rows, in, k, ink_weights_channels_last(binder->weights));
+    if (!layout.fits) {
         char expected[220];
         long long o = dst->rows, i = in, side = k;
-        snprintf(expected, sizeof expected, "[%lld, %lld, %lld, %lld] or [%lld, %lld, n, %lld, %lld]", o, i, side, side, o, i, side,
-                 side);
+        snprintf(expected, sizeof expected,
+                 layout.channels_last ? "[%lld, %lld, %lld, %lld] or [%lld, n, %lld, %lld, %lld]"
+                                      : "[%lld, %lld, %lld, %lld] or [%lld, %lld, n, %lld, %lld]",
+                 o, layout.channels_last ? side : i, side, layout.channels_last ? i : side, o, layout.channels_last ? side : i,
+                 side, layout.channels_last ? i : side);
         fail_shape(binder, info, expected);
         return;
     }
@@ -399,9 +418,10 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
         return;
     }
     bool f32 = binder->precision == INK_PRECISION_F32 || (binder->precision == INK_PRECISION_AUTO && info->dtype == INK_F32);
-    int64_t kt = info->n_dims == 5 ? info->shape[2] : 1, kk = k * k;
+    int64_t kk = k * k;
     dst->dtype = f32 ? INK_F32 : INK_BF16;
-    if (kk == 1 && kt == 1 && info->dtype == dst->dtype && (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
+    if ((kk == 1 || layout.channels_last) && layout.kt == 1 && info->dtype == dst->dtype &&
+        (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
         binder->mapped_bytes += (int64_t)info->n_bytes;
         if (binder->mode == INK_BIND_LOAD) dst->data = info->data;
         return;
@@ -412,7 +432,7 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
     if (!taps)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to rearrange tensor %s",
                                   ink_weights_origin(binder->weights), name);
-    for (int64_t o = 0; taps && o < dst->rows; o++) repack_row(dst, o, info, kt, kk, taps);
+    for (int64_t o = 0; taps && o < dst->rows; o++) repack_row(dst, o, info, layout, kk, taps);
     ink_free(taps);
     ink_mapfile_drop(info->data, info->n_bytes);
 }

@@ -65,8 +65,9 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
     __attribute__((format(printf, 5, 6)));
 
 /*
- * A convolution [out, in, kt, k, k] or [out, in, k, k], as a matrix [out, k * k * in] in the order (ky, kx, channel),
- * f32 or bf16. Of a causal 3-D kernel only the last time slice is kept: at T = 1 the others see zeros.
+ * A convolution [out, in, kt, k, k] or [out, in, k, k], or where ink_weights_channels_last says so [out, kt, k, k, in] or
+ * [out, k, k, in], as a matrix [out, k * k * in] in the order (ky, kx, channel), f32 or bf16. Of a causal 3-D kernel only the last
+ * time slice is kept: at T = 1 the others see zeros.
  */
 void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...)
     __attribute__((format(printf, 6, 7)));

@@ -27,6 +27,7 @@ struct ink_weights {
     ink_tensor_info *tensors;
     size_t n_tensors;
     char *names; /* the renamed ones, one behind the other */
+    bool channels_last;
 };
 
 /* ---- files -------------------------------------------------------------------------------------------------------- */
@@ -366,6 +367,10 @@ void ink_weights_close(ink_weights **weights) {
     ink_free(closed);
     *weights = NULL;
 }
+
+void ink_weights_set_channels_last(ink_weights *weights, bool channels_last) { weights->channels_last = channels_last; }
+
+bool ink_weights_channels_last(const ink_weights *weights) { return weights->channels_last; }
 
 size_t ink_weights_count(const ink_weights *weights) { return weights->n_tensors; }
 

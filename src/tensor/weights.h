@@ -39,6 +39,10 @@ typedef ink_renaming (*ink_rename_fn)(const void *user, char renamed[INK_MAX_TEN
  */
 ink_status ink_weights_rename(ink_weights *weights, ink_rename_fn rename, const void *user, ink_error *error);
 
+/* Says that convolutions have their channels behind the taps, as MLX stores them. No shape tells it for certain. */
+void ink_weights_set_channels_last(ink_weights *weights, bool channels_last);
+bool ink_weights_channels_last(const ink_weights *weights);
+
 /* ---- what is there --------------------------------------------------------------------------------------------------- */
 
 size_t ink_weights_count(const ink_weights *weights);

@@ -411,15 +411,17 @@ static const float *conv_source(void) {
     return values;
 }
 
-/* Against the definition: dst[o][ky][kx][i] = src[o][i][kt - 1][ky][kx]. */
-static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target) {
+/* Against the definition: dst[o][ky][kx][i] = src[o][i][kt - 1][ky][kx], or src[o][kt - 1][ky][kx][i] with channels last. */
+static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target, bool last) {
     char folder[TEST_PATH], header[200], shape[60];
     const float *source = conv_source();
     size_t n_bytes = (size_t)(OUT * IN * kt * k * k) * sizeof(float);
-    if (n_dims == 5)
+    if (n_dims == 5 && last)
+        snprintf(shape, sizeof shape, "[%d,%d,%d,%d,%d]", OUT, (int)kt, (int)k, (int)k, IN);
+    else if (n_dims == 5)
         snprintf(shape, sizeof shape, "[%d,%d,%d,%d,%d]", OUT, IN, (int)kt, (int)k, (int)k);
     else
-        snprintf(shape, sizeof shape, "[%d,%d,%d,%d]", OUT, IN, (int)k, (int)k);
+        snprintf(shape, sizeof shape, "[%d,%d,%d,%d]", OUT, last ? (int)k : IN, (int)k, last ? IN : (int)k);
     int length = snprintf(header, sizeof header, "{\"w\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[0,%zu]}}", shape,
                           n_bytes);
     while (length % 8 != 0) header[length++] = ' ';
@@ -432,17 +434,18 @@ static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target) {
     ink_binder binder = {
         .weights = weights, .mode = INK_BIND_LOAD, .precision = precision_of(target), .store = &store, .error = &error};
     ink_weight weight = {0};
+    ink_weights_set_channels_last(weights, last);
     ink_bind_conv(&binder, &weight, OUT, IN, k, "w");
     if (binder.status != INK_OK) fail_msg("%s", error.message);
     assert_true(weight.rows == OUT && weight.cols == k * k * IN && weight.dtype == target);
     for (int64_t o = 0; o < OUT; o++)
         for (int64_t i = 0; i < IN; i++)
             for (int64_t j = 0; j < k * k; j++) {
-                float expected = source[((o * IN + i) * kt + kt - 1) * k * k + j];
+                float expected = source[last ? ((o * kt + kt - 1) * k * k + j) * IN + i : ((o * IN + i) * kt + kt - 1) * k * k + j];
                 if (target == INK_BF16) expected = ink_round_to_bf16(expected);
                 assert_true(element(&weight, (o * k * k + j) * IN + i) == expected);
             }
-    bool in_place = k == 1 && kt == 1 && target == INK_F32;
+    bool in_place = (k == 1 || last) && kt == 1 && target == INK_F32;
     assert_int_equal(store.n_blocks, in_place ? 0 : 1);
     assert_int_equal(binder.stored_bytes, in_place ? 0 : OUT * IN * k * k * (int64_t)ink_dtype_size(target));
     ink_store_release(&store);
@@ -452,12 +455,13 @@ static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target) {
 
 static void test_convolutions(void **state) {
     (void)state;
-    for (int target = INK_F32; target <= INK_BF16; target++) {
+    for (int form = 0; form < 4; form++) {
+        ink_dtype target = form % 2 ? INK_BF16 : INK_F32;
         for (int k = 1; k <= 3; k += 2) {
-            check_conv(4, 1, k, (ink_dtype)target);
-            check_conv(5, 1, k, (ink_dtype)target);
-            check_conv(5, 2, k, (ink_dtype)target);
-            check_conv(5, 3, k, (ink_dtype)target);
+            check_conv(4, 1, k, target, form >= 2);
+            check_conv(5, 1, k, target, form >= 2);
+            check_conv(5, 2, k, target, form >= 2);
+            check_conv(5, 3, k, target, form >= 2);
         }
     }
 }
