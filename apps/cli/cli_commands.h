@@ -62,6 +62,13 @@ typedef struct cli_engine {
     app_progress progress;
 } cli_engine;
 
+/*
+ * Where the model is: *dir for the library, NULL when files were named and no -m; *shown for people, released with free. Fills the
+ * files and the folder of *model_options from the options. fallback: as below.
+ */
+ink_status cli_find_model(char **shown, const char **dir, ink_model_options *model_options, const cli_options *options,
+                          const char *fallback, ink_error *error);
+
 /* Opens the model that -m names, or else fallback (may be NULL), or else the default. Precision: --precision, or else precision. */
 ink_status cli_open_model(cli_engine *engine, const cli_options *options, const char *fallback, ink_precision precision,
                           ink_error *error);

@@ -74,8 +74,17 @@ static ink_status read_options(job *run, ink_error *error) {
     return status;
 }
 
+/* The options that name parts of the model, as a record counts them. */
+static const cli_option_id file_options[APP_N_MODEL_FILES] = {[APP_DIFFUSION_MODEL] = CLI_DIFFUSION_MODEL,
+                                                              [APP_TEXT_ENCODER] = CLI_TEXT_ENCODER,
+                                                              [APP_VAE] = CLI_VAE,
+                                                              [APP_TOKENIZER] = CLI_TOKENIZER};
+
 static ink_status open_model(job *run, ink_error *error) {
     ink_precision precision = INK_PRECISION_AUTO;
+    /* The recorded files belong to the recorded folder. */
+    for (int i = 0; i < APP_N_MODEL_FILES && !given(run, CLI_MODEL); i++)
+        if (!given(run, file_options[i])) run->options.given[file_options[i]] = run->again.files[i];
     if (run->again.precision) app_precision_parse(run->again.precision, &precision);
     ink_status status = cli_open_model(&run->engine, &run->options, run->again.model, precision, error);
     if (status == INK_ERROR_IO && run->again.model && !given(run, CLI_MODEL)) {
@@ -281,9 +290,17 @@ static ink_status draw(job *run, ink_error *error) {
     return status;
 }
 
+/* A path as a record has it; NULL when memory is out. Released with free. */
+static char *recorded_path(const char *path) {
+    char *absolute = app_absolute_path(path), *valid = absolute ? app_valid_utf8(absolute) : NULL;
+    free(absolute);
+    return valid;
+}
+
 /* The two texts that go into the picture. Released with free, also after a failure. */
 static ink_status make_texts(const job *run, char **parameters, char **json, ink_error *error) {
-    char *dir = app_absolute_path(run->engine.dir), *recorded_dir = dir ? app_valid_utf8(dir) : NULL;
+    char *recorded_dir = recorded_path(run->engine.dir), *files[APP_N_MODEL_FILES] = {NULL};
+    bool complete = recorded_dir != NULL;
     const char *precision = ink_model_precision(run->engine.model);
     ink_precision known;
     app_record record = {.version = ink_version(),
@@ -292,10 +309,15 @@ static ink_status make_texts(const job *run, char **parameters, char **json, ink
                          .precision = app_precision_parse(precision, &known) ? precision : "auto",
                          .cpu = run->stats.cpu,
                          .request = run->request};
-    *parameters = recorded_dir ? app_record_to_parameters(&record) : NULL;
-    *json = recorded_dir ? app_record_to_json(&record) : NULL;
+    for (int i = 0; i < APP_N_MODEL_FILES; i++) {
+        const char *path = given(run, file_options[i]);
+        record.files[i] = files[i] = path ? recorded_path(path) : NULL;
+        complete = complete && (!path || files[i]);
+    }
+    *parameters = complete ? app_record_to_parameters(&record) : NULL;
+    *json = complete ? app_record_to_json(&record) : NULL;
+    for (int i = 0; i < APP_N_MODEL_FILES; i++) free(files[i]);
     free(recorded_dir);
-    free(dir);
     return *parameters && *json ? INK_OK : app_fail_memory(error, "the record of the picture");
 }
 

@@ -5,13 +5,16 @@
 #include "cli/cli_commands.h"
 
 static const cli_option_id generate_options[] = {
-    CLI_PROMPT,   CLI_NEGATIVE,    CLI_NO_NEGATIVE, CLI_MODEL, CLI_OUTPUT,      CLI_WIDTH,     CLI_HEIGHT,   CLI_STEPS,
-    CLI_GUIDANCE, CLI_SEED,        CLI_AGAIN,       CLI_RNG,   CLI_NOISE_DTYPE, CLI_PRECISION, CLI_THREADS,  CLI_CPU,
-    CLI_DUMP,     CLI_NO_METADATA, CLI_JSON,        CLI_QUIET, CLI_HELP,        CLI_VERSION,   CLI_HELP_ENV, CLI_N_OPTIONS};
+    CLI_PROMPT,      CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
+    CLI_TOKENIZER,   CLI_OUTPUT,   CLI_WIDTH,       CLI_HEIGHT,    CLI_STEPS,           CLI_GUIDANCE,     CLI_SEED,
+    CLI_AGAIN,       CLI_RNG,      CLI_NOISE_DTYPE, CLI_PRECISION, CLI_THREADS,         CLI_CPU,          CLI_DUMP,
+    CLI_NO_METADATA, CLI_JSON,     CLI_QUIET,       CLI_HELP,      CLI_VERSION,         CLI_HELP_ENV,     CLI_N_OPTIONS};
 static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
-static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
-static const cli_option_id verify_options[] = {CLI_MODEL, CLI_PRECISION, CLI_THREADS, CLI_CPU,
-                                               CLI_JSON,  CLI_QUIET,     CLI_HELP,    CLI_N_OPTIONS};
+static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE, CLI_TOKENIZER, CLI_JSON,
+                                                CLI_HELP,  CLI_N_OPTIONS};
+static const cli_option_id verify_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
+                                               CLI_TOKENIZER, CLI_PRECISION,       CLI_THREADS,      CLI_CPU,
+                                               CLI_JSON,      CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
 static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
                                              CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
@@ -55,12 +58,14 @@ const cli_command cli_command_table[] = {
      .run = cli_tokenize},
     {.name = "inspect",
      .summary = "show what a model folder holds, and what it lacks",
-     .usage = "inkstone inspect [-m DIR]",
+     .usage = "inkstone inspect [-m DIR] [options]",
      .explanation = "Lists the components of a model with their number types, parameters and bytes,\n"
-                    "and the tensors that are missing or unexpected. Only headers are read, so it is\n"
-                    "quick on any size. The exit status is 1 when the model cannot be used.\n",
+                    "where each lies and how it will run, and the tensors that are missing or\n"
+                    "unexpected. Only headers are read, so it is quick on any size. The exit status\n"
+                    "is 1 when the model cannot be used.\n",
      .examples = "  inkstone inspect -m ~/models/Qwen-Image\n"
-                 "  inkstone inspect -m ~/models/Qwen-Image --json | jq .components[0]\n",
+                 "  inkstone inspect -m ~/models/Qwen-Image --json | jq .components[0]\n"
+                 "  inkstone inspect -m ~/ComfyUI/models --diffusion-model qwen-image-Q4_K_M.gguf\n",
      .options = inspect_options,
      .run = cli_inspect},
     {.name = "verify",

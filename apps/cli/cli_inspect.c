@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "cli/cli_commands.h"
-#include "common/model_path.h"
 #include "common/text_format.h"
 
 enum { MOST_NAMES = 10 }; /* of each list; --json has them all */
@@ -23,19 +22,20 @@ static json_t *names_to_json(const char *const *names, size_t n) {
 }
 
 static json_t *component_to_json(const ink_component_report *part) {
-    return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "name", cli_json_text(part->name), "class",
-                     cli_json_text(part->class_name), "dtypes", cli_json_text(part->dtypes), "files", (json_int_t)part->n_files,
-                     "tensors", (json_int_t)part->n_tensors, "parameters", (json_int_t)part->n_parameters, "bytes",
-                     (json_int_t)part->n_bytes, "missing", names_to_json(part->missing, part->n_missing), "unexpected",
-                     names_to_json(part->unexpected, part->n_unexpected), "problem",
-                     part->problem ? cli_json_text(part->problem) : json_null());
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "name", cli_json_text(part->name), "class",
+        cli_json_text(part->class_name), "dtypes", cli_json_text(part->dtypes), "path", cli_json_text(part->path), "container",
+        cli_json_text(part->container), "runs", cli_json_text(part->runs), "files", (json_int_t)part->n_files, "tensors",
+        (json_int_t)part->n_tensors, "parameters", (json_int_t)part->n_parameters, "bytes", (json_int_t)part->n_bytes, "missing",
+        names_to_json(part->missing, part->n_missing), "unexpected", names_to_json(part->unexpected, part->n_unexpected), "problem",
+        part->problem ? cli_json_text(part->problem) : json_null());
 }
 
 static json_t *report_to_json(const ink_report *report, const char *dir) {
     json_t *parts = json_array();
     for (size_t i = 0; i < report->n_components; i++) json_array_append_new(parts, component_to_json(&report->components[i]));
-    return json_pack("{s:o, s:o, s:o, s:b}", "dir", cli_json_text(dir), "class", cli_json_text(report->class_name), "components",
-                     parts, "usable", (int)usable(report));
+    return json_pack("{s:o, s:o, s:o, s:o, s:b}", "dir", cli_json_text(dir), "class", cli_json_text(report->class_name),
+                     "components", parts, "notes", names_to_json(report->notes, report->n_notes), "usable", (int)usable(report));
 }
 
 /* Pads by hand: names come from files, and printf's width would count bytes of what app_print_clean changes. */
@@ -78,6 +78,25 @@ static void print_names(const ink_component_report *part, const char *what, cons
     if (n > MOST_NAMES) printf("  ... and %zu more (--json lists all)\n", n - MOST_NAMES);
 }
 
+/* Where each part lies and how it will run, and what was chosen. */
+static void print_places(const ink_report *report, size_t width) {
+    putchar('\n');
+    for (size_t i = 0; i < report->n_components; i++) {
+        const ink_component_report *part = &report->components[i];
+        if (!*part->path) continue;
+        print_column(part->name, width);
+        app_print_clean(stdout, part->path);
+        if (*part->container) printf(" (%s): ", part->container);
+        app_print_clean(stdout, part->runs);
+        putchar('\n');
+    }
+    for (size_t i = 0; i < report->n_notes; i++) {
+        fputs("\nnote: ", stdout);
+        app_print_clean(stdout, report->notes[i]);
+        putchar('\n');
+    }
+}
+
 static void print_report(const ink_report *report, const char *dir) {
     int64_t n_parameters = 0, n_bytes = 0, n_files = 0, n_tensors = 0;
     const size_t widths[3] = {widest(report, "component", name_of), widest(report, "class", class_of),
@@ -106,6 +125,7 @@ static void print_report(const ink_report *report, const char *dir) {
                                       .n_parameters = n_parameters,
                                       .n_bytes = n_bytes},
               widths);
+    print_places(report, widths[0]);
     for (size_t i = 0; i < report->n_components; i++) {
         const ink_component_report *part = &report->components[i];
         print_names(part, "missing", part->missing, part->n_missing);
@@ -119,21 +139,23 @@ static void print_report(const ink_report *report, const char *dir) {
 
 int cli_inspect(const cli_options *options) {
     ink_error error = {0};
-    char *dir = NULL;
+    char *shown = NULL;
+    const char *dir;
+    ink_model_options model_options = {.precision = INK_PRECISION_AUTO};
     ink_report *report = NULL;
     int exit_status;
-    ink_status status = app_model_path(&dir, options->given[CLI_MODEL], &error);
-    if (status == INK_OK) status = ink_inspect(&report, dir, NULL, &error);
+    ink_status status = cli_find_model(&shown, &dir, &model_options, options, NULL, &error);
+    if (status == INK_OK) status = ink_inspect(&report, dir, &model_options, &error);
     if (status != INK_OK) {
         exit_status = cli_report_error(options->given[CLI_JSON] != NULL, &error);
     } else {
         if (options->given[CLI_JSON])
-            exit_status = cli_print_json(report_to_json(report, dir));
+            exit_status = cli_print_json(report_to_json(report, shown));
         else
-            print_report(report, dir), exit_status = cli_finish_output(CLI_DONE);
+            print_report(report, shown), exit_status = cli_finish_output(CLI_DONE);
         if (exit_status == CLI_DONE && !usable(report)) exit_status = CLI_FAILED;
     }
     ink_report_destroy(&report);
-    free(dir);
+    free(shown);
     return exit_status;
 }

@@ -13,6 +13,14 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                    "folder of the model, in the published layout, or a\n"
                    "name that \"inkstone models\" lists (default:\n"
                    "$INK_MODEL, else the demo model that is shipped)"},
+    [CLI_DIFFUSION_MODEL] = {0, "diffusion-model", "FILE",
+                             "transformer from this file, safetensors or GGUF; with\n"
+                             "the next three no -m is needed"},
+    [CLI_TEXT_ENCODER] = {0, "text-encoder", "FILE", "text encoder from this file"},
+    [CLI_VAE] = {0, "vae", "FILE", "VAE from this file"},
+    [CLI_TOKENIZER] = {0, "tokenizer", "DIR",
+                       "folder of vocab.json and merges.txt (default: the\n"
+                       "model's, or what a GGUF text encoder brings)"},
     [CLI_PROMPT] = {'p', "prompt", "TEXT", "what to draw; - reads it from standard input"},
     [CLI_NEGATIVE] = {'n', "negative", "TEXT", "what to keep away from, with guidance above 1"},
     [CLI_NO_NEGATIVE] = {0, "no-negative", NULL, "drop the negative prompt of the model's defaults"},
@@ -155,6 +163,10 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
         if (app_precision_parse(value, &options->precision)) return INK_OK;
         return refuse_value(id, value, "f32, bf16, fp8, q8, q4 or auto", error);
     case CLI_MODEL:
+    case CLI_DIFFUSION_MODEL:
+    case CLI_TEXT_ENCODER:
+    case CLI_VAE:
+    case CLI_TOKENIZER:
     case CLI_REVISION:
     case CLI_ONLY:
     case CLI_AGAIN:

@@ -13,6 +13,10 @@
 
 typedef enum cli_option_id {
     CLI_MODEL = 0,
+    CLI_DIFFUSION_MODEL,
+    CLI_TEXT_ENCODER,
+    CLI_VAE,
+    CLI_TOKENIZER,
     CLI_PROMPT,
     CLI_NEGATIVE,
     CLI_NO_NEGATIVE,

@@ -97,12 +97,37 @@ ink_status cli_read_stdin(char **text, ink_error *error) {
     return INK_OK;
 }
 
+ink_status cli_find_model(char **shown, const char **dir, ink_model_options *model_options, const cli_options *options,
+                          const char *fallback, ink_error *error) {
+    const char *const *given = options->given;
+    model_options->transformer_file = given[CLI_DIFFUSION_MODEL];
+    model_options->text_encoder_file = given[CLI_TEXT_ENCODER];
+    model_options->vae_file = given[CLI_VAE];
+    model_options->tokenizer_dir = given[CLI_TOKENIZER];
+    *dir = NULL;
+    const char *named = given[CLI_MODEL] ? given[CLI_MODEL] : fallback, *variable = getenv("INK_MODEL");
+    const char *file = given[CLI_DIFFUSION_MODEL] ? given[CLI_DIFFUSION_MODEL]
+                       : given[CLI_TEXT_ENCODER]  ? given[CLI_TEXT_ENCODER]
+                                                  : given[CLI_VAE];
+    /* The demo model has nothing to add to another one's files. A record of files alone names the first of them as its model. */
+    bool alone = named ? file && strcmp(named, file) == 0 : !(variable && *variable);
+    if (file && alone) {
+        *shown = app_format("%s", file);
+        return *shown ? INK_OK : app_fail_memory(error, "a file name");
+    }
+    ink_status status = app_model_path(shown, named, error);
+    if (status == INK_OK) *dir = *shown;
+    return status;
+}
+
 ink_status cli_open_model(cli_engine *engine, const cli_options *options, const char *fallback, ink_precision precision,
                           ink_error *error) {
     ink_model_options model_options = {.precision = options->given[CLI_PRECISION] ? options->precision : precision};
-    const char *named = options->given[CLI_MODEL] ? options->given[CLI_MODEL] : fallback;
-    ink_status status = app_model_path(&engine->dir, named, error);
-    if (status == INK_OK) status = ink_model_open(&engine->model, engine->dir, &model_options, error);
+    const char *dir;
+    ink_status status = cli_find_model(&engine->dir, &dir, &model_options, options, fallback, error);
+    if (status == INK_OK) status = ink_model_open(&engine->model, dir, &model_options, error);
+    for (size_t i = 0; status == INK_OK && ink_model_note(engine->model, i); i++)
+        cli_note(options, "note: %s", ink_model_note(engine->model, i));
     return status;
 }
 

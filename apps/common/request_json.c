@@ -44,6 +44,8 @@ bool app_precision_parse(const char *text, ink_precision *precision) {
 
 /* ---- writing ---- */
 
+static const char *const file_keys[APP_N_MODEL_FILES] = {"diffusion_model", "text_encoder", "vae", "tokenizer"};
+
 json_t *app_seed_to_json(uint64_t seed) {
     char digits[24];
     if (seed <= largest_exact) return json_integer((json_int_t)seed);
@@ -72,8 +74,10 @@ char *app_record_to_json(const app_record *record) {
     ink_request_get_rng(request, rng, sizeof rng);
     /* Not "s?" and "s*" for what is optional: they take a string that found no memory for one that is absent. */
     json_t *root = json_pack(
-        "{s:i, s:s, s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT, "version",
-        record->version, "model", record->model, "precision", record->precision, "cpu", optional_string(record->cpu), "prompt",
+        "{s:i, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s}", "format", RECORD_FORMAT,
+        "version", record->version, "model", record->model, file_keys[0], optional_string(record->files[0]), file_keys[1],
+        optional_string(record->files[1]), file_keys[2], optional_string(record->files[2]), file_keys[3],
+        optional_string(record->files[3]), "precision", record->precision, "cpu", optional_string(record->cpu), "prompt",
         request->prompt, "negative_prompt", optional_string(request->negative_prompt), "width", (json_int_t)request->width,
         "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance, "seed",
         app_seed_to_json(request->seed), "rng", rng, "noise_dtype", app_noise_name(request->noise_dtype));
@@ -137,6 +141,7 @@ static void read_fields(reader *from, app_record *record) {
     ink_precision precision;
     record->version = read_string(from, "version", false);
     record->model = read_string(from, "model", false);
+    for (int i = 0; i < APP_N_MODEL_FILES; i++) record->files[i] = read_string(from, file_keys[i], true);
     record->precision = read_string(from, "precision", false);
     record->cpu = read_string(from, "cpu", true);
     request->prompt = read_string(from, "prompt", false);

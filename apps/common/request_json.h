@@ -10,13 +10,17 @@
 
 #include "common/failure.h"
 
+/* Parts of a model that lie in files of their own. */
+typedef enum app_model_file { APP_DIFFUSION_MODEL, APP_TEXT_ENCODER, APP_VAE, APP_TOKENIZER, APP_N_MODEL_FILES } app_model_file;
+
 typedef struct app_record {
-    const char *version;   /* of the program that drew it */
-    const char *model;     /* folder, absolute */
-    const char *precision; /* as app_precision_parse takes it */
-    const char *cpu;       /* tier that ran, or NULL */
-    ink_request request;   /* prompt .. noise_dtype; the rest is unset */
-    json_t *owner;         /* keeps the strings of a parsed record alive; NULL in a record made by hand */
+    const char *version;                  /* of the program that drew it */
+    const char *model;                    /* folder, absolute; or the first of the files where there is none */
+    const char *files[APP_N_MODEL_FILES]; /* absolute; NULL: the folder's */
+    const char *precision;                /* as app_precision_parse takes it */
+    const char *cpu;                      /* tier that ran, or NULL */
+    ink_request request;                  /* prompt .. noise_dtype; the rest is unset */
+    json_t *owner;                        /* keeps the strings of a parsed record alive; NULL in a record made by hand */
 } app_record;
 
 /* One line of pure ASCII JSON, released with free. NULL when memory is out or a string is no UTF-8. */
