@@ -210,6 +210,12 @@ typedef struct ink_request {
     ink_noise_dtype noise_dtype;
     const ink_lora *loras; /* [n_loras], applied together; every tensor must fit, else the request fails */
     size_t n_loras;
+    int merge_loras; /* add them to the weights while loading, not beside them while drawing: for weights of 16 bits and more */
+    /*
+     * The schedule's shift at its small and its large picture, as exponents, and where its last noise level is stretched to (0:
+     * nowhere). NAN, each by itself: the model's.
+     */
+    double base_shift, max_shift, shift_terminal;
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -225,6 +231,12 @@ INK_API void ink_request_init(ink_request *request, const ink_model *model);
 INK_API ink_status ink_request_set_rng(ink_request *request, const char *text, ink_error *error);
 /* The same back, at most 40 bytes with the final zero. */
 INK_API void ink_request_get_rng(const ink_request *request, char *text, size_t size);
+
+/*
+ * Steps, guidance and schedule that a distilled LoRA was trained for: "lightning-4" or "lightning-8" (steps; no guidance, a shift
+ * of 3). What is set afterwards overrides it. Errors: ARGUMENT.
+ */
+INK_API ink_status ink_request_set_preset(ink_request *request, const char *name, ink_error *error);
 
 /* Checks a request without doing any work. Errors: ARGUMENT. */
 INK_API ink_status ink_request_check(const ink_request *request, const ink_model *model, ink_error *error);

@@ -120,6 +120,7 @@ static ink_binder binder_of(run *r, ink_component component) {
                         .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
                         .precision = r->model->precision,
                         .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
+                        .merge = r->request.merge_loras != 0,
                         .store = &r->store,
                         .error = r->error,
                         .loaded = is_dry(r) ? NULL : tensor_loaded,
@@ -211,11 +212,12 @@ static void prepare(run *r) {
             ink_rope_joint(s->cos, s->sin, config->mmdit.rope_axes, s->states.rows, r->latent_height / patch,
                            r->latent_width / patch);
     }
-    if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &config->scheduler, n_steps, r->n_img);
+    const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
+    if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
 
     size_t mark = ink_arena_mark(&r->arena);
     ink_tensor times = ink_scratch(c, 1, n_steps);
-    if (!is_dry(r) && !failed(r)) ink_scheduler_times(times.data, &config->scheduler, r->sigmas, n_steps);
+    if (!is_dry(r) && !failed(r)) ink_scheduler_times(times.data, &schedule, r->sigmas, n_steps);
     ink_binder binder = binder_of(r, INK_TRANSFORMER);
     binder.loaded = NULL;
     ink_mmdit_modulate(c, &config->mmdit, &binder, times, &r->modulation);

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "pipeline/model.h"
 
-enum { DEFAULT_SMS = 132, DEFAULT_THREADS_PER_SM = 2048, MIN_THREADS_PER_SM = 256 };
+enum { DEFAULT_SMS = 132, DEFAULT_THREADS_PER_SM = 2048, MIN_THREADS_PER_SM = 256, MAX_LORA_SCALE = 10000, MAX_SHIFT = 10 };
 
 void ink_request_init(ink_request *request, const ink_model *model) {
     const ink_default_config *defaults = &model->config.defaults;
@@ -21,6 +21,9 @@ void ink_request_init(ink_request *request, const ink_model *model) {
         .guidance = defaults->guidance,
         .cuda_sms = DEFAULT_SMS,
         .cuda_threads_per_sm = DEFAULT_THREADS_PER_SM,
+        .base_shift = NAN,
+        .max_shift = NAN,
+        .shift_terminal = NAN,
     };
 }
 
@@ -36,6 +39,30 @@ static ink_status check_side(const char *what, int64_t side, int64_t multiple, i
     return ink_fail(error, INK_ERROR_ARGUMENT,
                     "%s %" PRId64 " is no multiple of %" PRId64 ": the nearest are %" PRId64 " and %" PRId64, what, side, multiple,
                     below, below + multiple);
+}
+
+static ink_status check_loras(const ink_request *request, ink_error *error) {
+    if (request->n_loras > 0 && !request->loras) return ink_fail(error, INK_ERROR_ARGUMENT, "the list of LoRA files is missing");
+    for (size_t i = 0; i < request->n_loras; i++) {
+        const ink_lora *lora = &request->loras[i];
+        if (!lora->path || !*lora->path) return ink_fail(error, INK_ERROR_ARGUMENT, "LoRA %zu has no path", i + 1);
+        if (!(fabs(lora->scale) <= MAX_LORA_SCALE))
+            return ink_fail(error, INK_ERROR_ARGUMENT, "%s: the scale %g is out of range: expected a number from %d to %d",
+                            lora->path, lora->scale, -MAX_LORA_SCALE, MAX_LORA_SCALE);
+    }
+    return INK_OK;
+}
+
+static ink_status check_schedule(const ink_request *request, ink_error *error) {
+    const double shifts[] = {request->base_shift, request->max_shift};
+    for (int i = 0; i < 2; i++)
+        if (!isnan(shifts[i]) && !(fabs(shifts[i]) <= MAX_SHIFT))
+            return ink_fail(error, INK_ERROR_ARGUMENT, "the shift %g is out of range: expected a number from %d to %d", shifts[i],
+                            -MAX_SHIFT, MAX_SHIFT);
+    if (!isnan(request->shift_terminal) && !(request->shift_terminal >= 0 && request->shift_terminal < 1))
+        return ink_fail(error, INK_ERROR_ARGUMENT, "the last noise level %g is out of range: expected a number from 0 to below 1",
+                        request->shift_terminal);
+    return INK_OK;
 }
 
 ink_status ink_request_check(const ink_request *request, const ink_model *model, ink_error *error) {
@@ -62,7 +89,8 @@ ink_status ink_request_check(const ink_request *request, const ink_model *model,
         return ink_fail(error, INK_ERROR_ARGUMENT,
                         "%" PRId64 " threads on a multiprocessor are out of range: expected 256 to 65536",
                         request->cuda_threads_per_sm);
-    return INK_OK;
+    status = check_loras(request, error);
+    return status == INK_OK ? check_schedule(request, error) : status;
 }
 
 bool ink_request_guided(const ink_request *request) { return request->guidance > 1.0 && request->negative_prompt; }
@@ -72,6 +100,37 @@ ink_request ink_request_resolved(const ink_request *request, const ink_model *mo
     if (resolved.noise_dtype == INK_NOISE_AUTO)
         resolved.noise_dtype = model->precision == INK_PRECISION_F32 ? INK_NOISE_F32 : INK_NOISE_BF16;
     return resolved;
+}
+
+ink_scheduler_config ink_request_schedule(const ink_request *request, const ink_model *model) {
+    ink_scheduler_config schedule = model->config.scheduler;
+    if (!isnan(request->base_shift)) schedule.base_shift = request->base_shift;
+    if (!isnan(request->max_shift)) schedule.max_shift = request->max_shift;
+    if (!isnan(request->base_shift) || !isnan(request->max_shift)) {
+        /* A shift of the request means what it says on models too whose own is fixed, or is no exponent. */
+        schedule.use_dynamic_shifting = schedule.exponential_shift = true;
+        if (schedule.max_image_seq_len == schedule.base_image_seq_len) schedule.max_image_seq_len++;
+    }
+    if (!isnan(request->shift_terminal)) schedule.shift_terminal = request->shift_terminal;
+    return schedule;
+}
+
+ink_status ink_request_set_preset(ink_request *request, const char *name, ink_error *error) {
+    static const struct {
+        const char *name;
+        int64_t steps;
+    } presets[] = {{"lightning-4", 4}, {"lightning-8", 8}};
+    ink_error_clear(error);
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+        if (strcmp(name, presets[i].name) != 0) continue;
+        request->steps = presets[i].steps;
+        request->guidance = 1;
+        /* The same for pictures of all sizes, and from full noise down to none. */
+        request->base_shift = request->max_shift = log(3.0);
+        request->shift_terminal = 0;
+        return INK_OK;
+    }
+    return ink_fail(error, INK_ERROR_ARGUMENT, "preset \"%.60s\" is unknown: expected lightning-4 or lightning-8", name);
 }
 
 void ink_request_get_rng(const ink_request *request, char *text, size_t size) {

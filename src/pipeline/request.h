@@ -5,6 +5,10 @@
 #include <stdbool.h>
 
 #include "inkstone.h"
+#include "model/config.h"
+
+/* The model's schedule with what the request says of it. */
+ink_scheduler_config ink_request_schedule(const ink_request *request, const ink_model *model);
 
 /* Whether classifier-free guidance runs: the reference asks for both a scale above 1 and a negative prompt. */
 bool ink_request_guided(const ink_request *request);

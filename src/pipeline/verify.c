@@ -89,8 +89,51 @@ static void choose_cpu_sample(ink_request *request, const ink_safetensors *file)
     if (fabsf(theirs - newer[0]) <= 0.01f) request->rng = INK_RNG_TORCH_CPU_2_13;
 }
 
+/* A number that may be absent; *value is then left as it is. */
+static ink_status read_optional(const ink_safetensors *file, const char *key, double *value, ink_error *error) {
+    if (!ink_safetensors_metadata(file, key) || read_number(file, key, value)) return INK_OK;
+    return metadata_error(file, key, "a number", error);
+}
+
+/* The LoRA files of a request: what they point to is owned. */
+typedef struct lora_list {
+    ink_lora *loras;
+    size_t n;
+} lora_list;
+
+static void lora_list_release(lora_list *list) {
+    for (size_t i = 0; i < list->n; i++) ink_free((char *)(uintptr_t)list->loras[i].path);
+    ink_free(list->loras);
+}
+
+/* [{"path": ..., "scale": ...}]; a path that is not whole starts at the folder of the file. */
+static ink_status read_loras(lora_list *list, const ink_safetensors *file, ink_error *error) {
+    static const char expected[] = "a list of {\"path\": text, \"scale\": number}";
+    const char *text = ink_safetensors_metadata(file, "loras"), *slash = strrchr(file->file.path, '/');
+    json_t *root = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    ink_status status = !text || json_is_array(root) ? INK_OK : metadata_error(file, "loras", expected, error);
+    if (status == INK_OK && text) list->loras = ink_alloc_array(json_array_size(root), sizeof *list->loras);
+    if (status == INK_OK && text && !list->loras)
+        status = ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for its LoRA", file->file.path);
+    for (size_t i = 0; status == INK_OK && i < json_array_size(root); i++) {
+        const json_t *entry = json_array_get(root, i), *scale = json_object_get(entry, "scale");
+        const char *path = json_string_value(json_object_get(entry, "path"));
+        if (!path || !json_is_number(scale)) {
+            status = metadata_error(file, "loras", expected, error);
+            continue;
+        }
+        int folder = *path == '/' || !slash ? 0 : (int)(slash + 1 - file->file.path);
+        char *whole = ink_format("%.*s%s", folder, file->file.path, path);
+        list->loras[list->n++] = (ink_lora){whole, json_number_value(scale)};
+        if (!whole) status = ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for its LoRA", file->file.path);
+    }
+    json_decref(root);
+    return status;
+}
+
 /* Strings are borrowed from the file. */
-static ink_status read_request(ink_request *request, const ink_safetensors *file, const ink_model *model, ink_error *error) {
+static ink_status read_request(ink_request *request, const lora_list *list, const ink_safetensors *file, const ink_model *model,
+                               ink_error *error) {
     ink_request_init(request, model);
     request->prompt = ink_safetensors_metadata(file, "prompt");
     if (!request->prompt) return metadata_error(file, "prompt", "the prompt", error);
@@ -113,6 +156,15 @@ static ink_status read_request(ink_request *request, const ink_safetensors *file
     if (guided && !negative) return metadata_error(file, "negative_prompt", "the negative prompt", error);
     request->negative_prompt = guided ? negative : NULL;
     choose_cpu_sample(request, file);
+    double merge = 0;
+    status = read_optional(file, "base_shift", &request->base_shift, error);
+    if (status == INK_OK) status = read_optional(file, "max_shift", &request->max_shift, error);
+    if (status == INK_OK) status = read_optional(file, "shift_terminal", &request->shift_terminal, error);
+    if (status == INK_OK) status = read_optional(file, "merge_loras", &merge, error);
+    if (status != INK_OK) return status;
+    request->merge_loras = merge != 0;
+    request->loras = list->loras;
+    request->n_loras = list->n;
     ink_error trouble;
     status = ink_request_check(request, model, &trouble);
     return status == INK_OK ? status : ink_fail(error, INK_ERROR_FORMAT, "%s: metadata: %s", file->file.path, trouble.message);
@@ -227,13 +279,16 @@ ink_status ink_verify(ink_session *session, const char *reference_path, ink_prog
     ink_status status = ink_safetensors_open(&file, reference_path, error);
     if (status != INK_OK) return status;
     verification *made = ink_alloc(sizeof *made);
-    status = made ? read_request(&request, &file, session->model, error)
+    lora_list list = {0};
+    status = made ? read_loras(&list, &file, error)
                   : ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to compare it", reference_path);
+    if (status == INK_OK) status = read_request(&request, &list, &file, session->model, error);
     if (status == INK_OK) {
         request.progress = progress;
         request.progress_user = progress_user;
         status = repeat(made, session, &request, &file, error);
     }
+    lora_list_release(&list);
     ink_safetensors_close(&file);
     if (made) *out = &made->public;
     if (status != INK_OK) ink_verification_destroy(out);

@@ -265,8 +265,8 @@ static void encode_row(ink_weight *dst, int64_t row, const float *x) {
         ink_convert(data + (size_t)first * ink_dtype_size(dst->dtype), dst->dtype, x, INK_F32, dst->cols);
 }
 
-/* dst, whose type, rows and cols are set, in memory of the store. */
-static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name) {
+/* dst, whose type, rows and cols are set, in memory of the store; with what adapters change in it, if they are merged. */
+static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name, bool merge) {
     dst->group = dst->dtype == INK_AFFINE_8 || dst->dtype == INK_AFFINE_4 ? INK_AFFINE_GROUP : 0;
     dst->n_scales = dst->dtype == INK_F8_E4M3 ? dst->rows : 0;
     dst->scale_dtype = dst->group ? INK_BF16 : INK_F32;
@@ -280,44 +280,76 @@ static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *store
         dst->scales = take(binder, name, dst->n_scales * (int64_t)sizeof(float));
     }
     if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
+    ink_change *change = NULL;
+    if (merge) binder->status = ink_change_open(&change, binder->adapters, name, dst->rows, dst->cols, binder->error);
     float *x = ink_alloc_array((size_t)dst->cols, sizeof *x);
     if (!x)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to convert tensor %s",
                                   ink_weights_origin(binder->weights), name);
-    for (int64_t row = 0; x && row < dst->rows; row++) {
+    for (int64_t row = 0; binder->status == INK_OK && row < dst->rows; row++) {
         ink_weight_decode(x, stored, row, 0, dst->cols);
+        if (change) ink_change_add_row(change, x, row);
         encode_row(dst, row, x);
     }
     ink_free(x);
+    ink_change_close(&change);
 }
 
 /* ---- branches -------------------------------------------------------------------------------------------------------- */
 
-/* A matrix of f32 in the store, filled by the caller when loading. NULL without memory. */
-static ink_weight *take_matrix(ink_binder *binder, const char *name, int64_t rows, int64_t cols) {
+/* A matrix in the store, filled by the caller when loading. NULL without memory. */
+static ink_weight *take_matrix(ink_binder *binder, const char *name, int64_t rows, int64_t cols, ink_dtype dtype) {
     ink_weight *w = store_take(binder->store, sizeof *w);
     if (!w)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the LoRA of %s", name);
     else
         *w = (ink_weight){
-            .dtype = INK_F32, .rows = rows, .cols = cols, .data = take(binder, name, rows * cols * (int64_t)sizeof(float))};
+            .dtype = dtype, .rows = rows, .cols = cols, .data = take(binder, name, rows * cols * (int64_t)ink_dtype_size(dtype))};
     return w;
 }
 
+/* Fills a branch that is no product of narrow matrices. */
+static void fill_dense(ink_binder *binder, ink_weight *dst, ink_change *change, const char *name) {
+    float *x = ink_alloc_array((size_t)dst->cols, sizeof *x);
+    if (!x) binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the LoRA of %s", name);
+    for (int64_t row = 0; x && row < dst->rows; row++) {
+        memset(x, 0, (size_t)dst->cols * sizeof *x);
+        ink_change_add_row(change, x, row);
+        encode_row(dst, row, x);
+    }
+    ink_free(x);
+}
+
 /* Hangs what the adapters change beside the matrix; in a dry run without data, since ops take scratch for it. */
-static void attach_branch(ink_binder *binder, ink_weight *dst, const char *name) {
-    ink_adapter_branch branch;
-    if (!binder->adapters || binder->status != INK_OK) return;
-    binder->status = ink_adapters_find(binder->adapters, &branch, name, dst->rows, dst->cols, binder->error);
-    if (binder->status != INK_OK || (branch.rank == 0 && !branch.dense)) return;
-    dst->down = branch.dense ? NULL : take_matrix(binder, name, branch.rank, dst->cols);
-    dst->up = take_matrix(binder, name, dst->rows, branch.dense ? dst->cols : branch.rank);
+static void attach_branch(ink_binder *binder, ink_weight *dst, ink_adapter_form form, const char *name) {
+    /* A dense change weighs as much as the matrix: it takes 16 bits wherever those of the matrix are not f32. */
+    ink_dtype dense = dst->dtype == INK_F32 ? INK_F32 : INK_BF16;
+    ink_weight *down = form.dense ? NULL : take_matrix(binder, name, form.rank, dst->cols, INK_F32);
+    ink_weight *up = form.dense ? take_matrix(binder, name, dst->rows, dst->cols, dense)
+                                : take_matrix(binder, name, dst->rows, form.rank, INK_F32);
+    dst->down = down;
+    dst->up = up;
     if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
-    float *change = (float *)(uintptr_t)dst->up->data;
-    if (!branch.dense)
-        ink_adapters_fill_low_rank(binder->adapters, (float *)(uintptr_t)dst->down->data, change, name, dst->rows, dst->cols);
-    for (int64_t row = 0; branch.dense && row < dst->rows; row++)
-        ink_adapters_add_row(binder->adapters, change + row * dst->cols, name, row, dst->cols);
+    ink_change *change;
+    binder->status = ink_change_open(&change, binder->adapters, name, dst->rows, dst->cols, binder->error);
+    if (binder->status != INK_OK) return;
+    if (form.dense)
+        fill_dense(binder, up, change, name);
+    else
+        ink_change_low_rank(change, (float *)(uintptr_t)down->data, (float *)(uintptr_t)up->data);
+    ink_change_close(&change);
+}
+
+/* The form of a matrix that a change is merged into. */
+static ink_dtype merged_form(ink_binder *binder, ink_dtype form, const char *name) {
+    if (form == INK_F32 || form == INK_BF16) return form;
+    /* Nothing here writes 16 bits of this kind, and of the others one would lose what the weights have. */
+    if (form == INK_F16) return INK_F32;
+    binder->status = ink_fail(
+        binder->error, INK_ERROR_ARGUMENT,
+        "a LoRA can be merged into weights of F32, BF16 and F16, and %s is %s: not merged it stays beside them", name,
+        ink_dtype_name(form));
+    return form;
 }
 
 static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
@@ -329,19 +361,24 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     const ink_tensor_info *info = look_up(binder, name);
     ink_weight stored = {.rows = rows, .cols = cols};
     if (!info || !read_stored(binder, &stored, info, base)) return;
+    ink_adapter_form change = {0};
+    if (binder->adapters) binder->status = ink_adapters_find(binder->adapters, &change, name, rows, cols, binder->error);
+    bool changed = change.dense || change.rank > 0, merge = changed && binder->merge;
     ink_dtype form = wanted_form(binder, &stored, sensitive);
+    if (merge) form = merged_form(binder, form, name);
+    if (binder->status != INK_OK) return;
     /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
     bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
-    if (form == stored.dtype && readable) {
+    if (form == stored.dtype && readable && !merge) {
         binder->mapped_bytes += ink_weight_bytes(&stored);
         *dst = stored;
         if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
     } else {
         dst->dtype = form;
-        convert(binder, dst, &stored, name);
+        convert(binder, dst, &stored, name, merge);
         if (binder->mode == INK_BIND_LOAD) ink_mapfile_drop(info->data, info->n_bytes);
     }
-    attach_branch(binder, dst, name);
+    if (changed && !merge && binder->status == INK_OK) attach_branch(binder, dst, change, name);
     report_loaded(binder);
 }
 

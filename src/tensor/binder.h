@@ -36,6 +36,7 @@ typedef struct ink_binder {
     ink_bind_mode mode;
     ink_precision precision; /* INK_PRECISION_AUTO: every matrix as it is stored */
     ink_adapters *adapters;  /* NULL, or what is to be added to matrices */
+    bool merge;              /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
     ink_store *store;        /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
     ink_error *error;
     ink_status status;
