@@ -89,11 +89,11 @@ static const rule vae_rules[] = {
 };
 
 /*
- * A name that tells the component: what stands before `ours` is the file's prefix. The first letters of `ours` are found at the
- * beginning or behind a dot.
+ * Part of a name that tells the component. It is found at the beginning or behind a dot, and what stands before it is the file's
+ * prefix; "^" binds it to the beginning.
  */
 typedef struct marker {
-    const char *ours;
+    const char *part;
     ink_component component;
 } marker;
 
@@ -107,7 +107,7 @@ static const marker markers[] = {
     {"model.layers.0.mlp.gate_proj.", INK_TEXT_ENCODER},
     {"encoder.layers.0.mlp.gate_proj.", INK_TEXT_ENCODER},
     {"layers.0.mlp.gate_proj.", INK_TEXT_ENCODER},
-    {"blk.0.ffn_gate.", INK_TEXT_ENCODER},
+    {"^blk.0.ffn_gate.", INK_TEXT_ENCODER}, /* a vision tower has "v.blk.0." */
     {"decoder.mid_block.resnets.0.norm1.gamma", INK_VAE},
     {mflux_vae, INK_VAE},
     {"decoder.middle.0.residual.0.gamma", INK_VAE},
@@ -153,16 +153,23 @@ static int64_t find_level_length(const ink_weights *weights, const char *prefix)
     return least;
 }
 
+/* Where a marker is in the name; NULL: nowhere. */
+static const char *find_marker(const char *name, const char *part) {
+    bool bound = part[0] == '^';
+    size_t n = strlen(part) - bound;
+    if (bound) return strncmp(name, part + 1, n) == 0 ? name : NULL;
+    return find_part(name, part, n);
+}
+
 bool ink_spelling_find(ink_spelling *spelling, ink_component component, const ink_weights *weights) {
     *spelling = (ink_spelling){.component = component};
     for (size_t m = 0; m < sizeof markers / sizeof markers[0]; m++) {
         if (markers[m].component != component) continue;
         for (size_t i = 0; i < ink_weights_count(weights); i++) {
-            const char *name = ink_weights_at(weights, i)->name;
-            const char *at = find_part(name, markers[m].ours, strlen(markers[m].ours));
+            const char *name = ink_weights_at(weights, i)->name, *at = find_marker(name, markers[m].part);
             if (!at || at - name >= (ptrdiff_t)sizeof spelling->prefix) continue;
             memcpy(spelling->prefix, name, (size_t)(at - name));
-            spelling->channels_last = markers[m].ours == mflux_vae;
+            spelling->channels_last = markers[m].part == mflux_vae;
             if (component == INK_VAE) spelling->level_length = find_level_length(weights, spelling->prefix);
             return true;
         }

@@ -93,6 +93,7 @@ static const struct {
     {"down_blocks.0.resnets.0.time_emb_proj.", "Stable Diffusion", NULL},
     {"blocks.0.cross_attn.norm_k.", "Wan video", NULL},
     {"layers.0.self_attn.q_norm.", "Qwen3, a text encoder of other models", NULL},
+    {"v.blk.0.", "the vision tower of a text encoder (mmproj)", "only pictures from text are drawn yet"},
     {"blk.0.attn_q_norm.", "Qwen3, a text encoder of other models", NULL},
     {"block.0.layer.0.SelfAttention.", "T5, a text encoder of other models", NULL},
     {"enc.blk.0.attn_q.", "T5, a text encoder of other models", NULL},

@@ -308,6 +308,7 @@ static void test_other_families(void **state) {
         {"time_text_embed.addition_t_embedding.weight", "holds Qwen-Image-Layered"},
         {"transformer_blocks.0.attn.to_q.lora_A.weight", "holds a LoRA: it goes beside a model"},
         {"model.layers.0.self_attn.q_norm.weight", "holds Qwen3"},
+        {"v.blk.0.ffn_gate.weight", "holds the vision tower of a text encoder (mmproj): only pictures from text"},
         {"anything.else", "holds no Qwen-Image transformer: none of its tensors"},
         {"decoder.middle.0.residual.0.gamma", "holds a Qwen-Image VAE, a Qwen-Image transformer is expected here"},
     };
