@@ -24,6 +24,7 @@ typedef struct job {
     app_record again; /* what --again found */
     cli_engine engine;
     ink_request request;
+    ink_lora loras[CLI_MAX_LORAS]; /* of the request; paths are owned */
     ink_memory_plan plan;
     app_image_format format;
     app_output_file picture, dump;
@@ -32,8 +33,9 @@ typedef struct job {
 } job;
 
 /* The options that become part of the request, in the order in which they are applied. */
-static const cli_option_id request_options[] = {CLI_PROMPT, CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_WIDTH, CLI_HEIGHT,
-                                                CLI_STEPS,  CLI_GUIDANCE, CLI_SEED,        CLI_RNG,   CLI_NOISE_DTYPE};
+static const cli_option_id request_options[] = {CLI_PRESET,      CLI_LORA_MERGE, CLI_PROMPT, CLI_NEGATIVE,
+                                                CLI_NO_NEGATIVE, CLI_WIDTH,      CLI_HEIGHT, CLI_STEPS,
+                                                CLI_GUIDANCE,    CLI_SEED,       CLI_RNG,    CLI_NOISE_DTYPE};
 enum { N_REQUEST_OPTIONS = sizeof request_options / sizeof *request_options };
 
 static const char *given(const job *run, cli_option_id id) { return run->options.given[id]; }
@@ -124,6 +126,24 @@ static ink_status random_seed(uint64_t *seed, ink_error *error) {
     return INK_OK;
 }
 
+/* The files given here, else those of the picture to repeat. Whole paths, since they are recorded in the picture. */
+static ink_status list_loras(job *run, ink_error *error) {
+    const cli_options *options = &run->options;
+    const ink_request *recorded = &run->again.request;
+    bool typed = options->n_loras > 0;
+    size_t n = typed ? options->n_loras : given(run, CLI_NO_LORA) ? 0 : recorded->n_loras;
+    run->request.loras = run->loras;
+    for (size_t i = 0; i < n; i++) {
+        char *path = typed ? app_format("%.*s", (int)options->loras[i].n_path, options->loras[i].typed) : NULL;
+        run->loras[i].path = app_absolute_path(typed && path ? path : typed ? "" : recorded->loras[i].path);
+        run->loras[i].scale = typed ? options->loras[i].scale : recorded->loras[i].scale;
+        free(path);
+        run->request.n_loras = i + 1;
+        if (!run->loras[i].path || (typed && !path)) return app_fail_memory(error, "a file name");
+    }
+    return INK_OK;
+}
+
 static bool seed_is_random(const job *run) { return run->options.random_seed || (!given(run, CLI_SEED) && !given(run, CLI_AGAIN)); }
 
 static ink_status build_request(job *run, ink_error *error) {
@@ -142,14 +162,18 @@ static ink_status build_request(job *run, ink_error *error) {
         if (recorded->cuda_sms) request->cuda_sms = recorded->cuda_sms; /* 0 when the generator is none of a GPU */
         if (recorded->cuda_threads_per_sm) request->cuda_threads_per_sm = recorded->cuda_threads_per_sm;
         request->noise_dtype = recorded->noise_dtype;
+        request->merge_loras = recorded->merge_loras;
+        request->base_shift = recorded->base_shift;
+        request->max_shift = recorded->max_shift;
+        request->shift_terminal = recorded->shift_terminal;
     }
+    ink_status status = list_loras(run, error);
+    if (status != INK_OK) return status;
     for (int i = 0; i < N_REQUEST_OPTIONS; i++) cli_options_apply(&run->options, request_options[i], request);
-    if (seed_is_random(run)) {
-        ink_status status = random_seed(&request->seed, error);
-        if (status != INK_OK) return status;
-    }
-    /* The plan also reads the prompts, which ink_request_check does not. */
-    ink_status status = ink_plan(&run->plan, run->engine.model, request, error);
+    if (seed_is_random(run)) status = random_seed(&request->seed, error);
+    if (status != INK_OK) return status;
+    /* The plan also reads the prompts and the LoRA files, which ink_request_check does not. */
+    status = ink_plan(&run->plan, run->engine.model, request, error);
     if (status != INK_OK) {
         name_the_option(run, error);
         return status;
@@ -200,6 +224,11 @@ static ink_status open_outputs(job *run, ink_error *error) {
 
 static bool guidance_active(const ink_request *request) { return request->guidance > 1 && request->negative_prompt; }
 
+static void note_cut(const cli_options *options, const char *what, int64_t n, int64_t n_cut) {
+    if (n_cut > 0)
+        cli_note(options, "note: the %s has %" PRId64 " tokens, the model reads %" PRId64 ": the rest is cut", what, n, n - n_cut);
+}
+
 static void note_request(const job *run) {
     const ink_request *request = &run->request;
     char guidance[40];
@@ -209,6 +238,11 @@ static void note_request(const job *run) {
     cli_note(options, "picture: %" PRId64 " x %" PRId64 ", %" PRId64 " step%s, %s, seed %" PRIu64 "%s", request->width,
              request->height, request->steps, request->steps == 1 ? "" : "s", guidance, request->seed,
              seed_is_random(run) ? " (random)" : "");
+    if (request->n_loras > 0)
+        cli_note(options, "lora: applied %" PRId64 " of %" PRId64 " tensors%s", run->plan.lora_tensors, run->plan.lora_tensors,
+                 request->merge_loras ? ", merged into the weights" : "");
+    note_cut(options, "prompt", run->plan.prompt_tokens, run->plan.prompt_cut);
+    note_cut(options, "negative prompt", run->plan.negative_tokens, run->plan.negative_cut);
     if (given(run, CLI_GUIDANCE) && request->guidance > 1 && !request->negative_prompt)
         cli_note(options, "note: guidance is off without a negative prompt; -n \" \" turns it on");
     if (given(run, CLI_NEGATIVE) && request->guidance <= 1)
@@ -260,14 +294,17 @@ static json_t *job_to_json(const job *run) {
     ink_request_get_rng(request, rng, sizeof rng);
     for (int phase = 0; phase < INK_N_PHASES; phase++)
         json_object_set_new(phases, app_phase_name((ink_phase)phase), json_real(run->stats.phase_seconds[phase]));
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I}", "file",
-                     cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width", (json_int_t)request->width,
-                     "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance,
-                     "seed", app_seed_to_json(request->seed), "prompt", request->prompt, "negative_prompt",
-                     request->negative_prompt, "rng", rng, "noise_dtype", app_noise_name(request->noise_dtype), "precision",
-                     ink_model_precision(run->engine.model), "threads", (json_int_t)run->stats.threads, "cpu", run->stats.cpu,
-                     "phase_seconds", phases, "total_seconds", run->stats.total_seconds, "peak_bytes",
-                     (json_int_t)run->stats.peak_bytes, "resident_bytes", (json_int_t)resident_peak());
+    json_t *root = json_pack(
+        "{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I}", "file",
+        cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width", (json_int_t)request->width, "height",
+        (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance, "seed",
+        app_seed_to_json(request->seed), "prompt", request->prompt, "negative_prompt", request->negative_prompt, "rng", rng,
+        "noise_dtype", app_noise_name(request->noise_dtype), "precision", ink_model_precision(run->engine.model), "threads",
+        (json_int_t)run->stats.threads, "cpu", run->stats.cpu, "phase_seconds", phases, "total_seconds", run->stats.total_seconds,
+        "peak_bytes", (json_int_t)run->stats.peak_bytes, "resident_bytes", (json_int_t)resident_peak());
+    if (root && app_request_extras_to_json(root, request)) return root;
+    json_decref(root);
+    return NULL;
 }
 
 /* ---- the work ---- */
@@ -357,6 +394,7 @@ static void release_job(job *run) {
     app_output_discard(&run->dump);
     app_record_clear(&run->again);
     free(run->stdin_prompt);
+    for (size_t i = 0; i < CLI_MAX_LORAS; i++) free((char *)(uintptr_t)run->loras[i].path);
 }
 
 int cli_generate(const cli_options *options) {

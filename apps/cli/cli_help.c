@@ -5,10 +5,11 @@
 #include "cli/cli_commands.h"
 
 static const cli_option_id generate_options[] = {
-    CLI_PROMPT,      CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
-    CLI_TOKENIZER,   CLI_OUTPUT,   CLI_WIDTH,       CLI_HEIGHT,    CLI_STEPS,           CLI_GUIDANCE,     CLI_SEED,
-    CLI_AGAIN,       CLI_RNG,      CLI_NOISE_DTYPE, CLI_PRECISION, CLI_THREADS,         CLI_CPU,          CLI_DUMP,
-    CLI_NO_METADATA, CLI_JSON,     CLI_QUIET,       CLI_HELP,      CLI_VERSION,         CLI_HELP_ENV,     CLI_N_OPTIONS};
+    CLI_PROMPT,    CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_MODEL,      CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
+    CLI_TOKENIZER, CLI_OUTPUT,   CLI_WIDTH,       CLI_HEIGHT,     CLI_STEPS,           CLI_GUIDANCE,     CLI_SEED,
+    CLI_AGAIN,     CLI_LORA,     CLI_NO_LORA,     CLI_LORA_MERGE, CLI_PRESET,          CLI_RNG,          CLI_NOISE_DTYPE,
+    CLI_PRECISION, CLI_THREADS,  CLI_CPU,         CLI_DUMP,       CLI_NO_METADATA,     CLI_JSON,         CLI_QUIET,
+    CLI_HELP,      CLI_VERSION,  CLI_HELP_ENV,    CLI_N_OPTIONS};
 static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
 static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE, CLI_TOKENIZER, CLI_JSON,
                                                 CLI_HELP,  CLI_N_OPTIONS};
@@ -35,6 +36,10 @@ const cli_command cli_command_table[] = {
                     "and off when there is no negative prompt at all; -n \" \" is the usual one for\n"
                     "\"nothing in particular\".\n"
                     "\n"
+                    "--lora adds a LoRA, as file or folder, with a scale behind a colon if it is not 1;\n"
+                    "several add up. All of its tensors must fit the model. One that was distilled to\n"
+                    "few steps takes its --preset along.\n"
+                    "\n"
                     "A .png file keeps its request: --again draws it once more, pixel for pixel. The\n"
                     "file is written when it is complete; Ctrl-C leaves nothing behind.\n",
      .examples = "  inkstone -p \"a red circle on a blue background\"\n"
@@ -42,6 +47,8 @@ const cli_command cli_command_table[] = {
                  "  inkstone -p \"a street at night\" -n \"blurry, people\" -g 4 -S 7 -o street.webp\n"
                  "  inkstone --again street.png -s 50        the same with more steps\n"
                  "  inkstone --again street.png -S random    another one like it\n"
+                 "  inkstone -p \"a fox\" --lora lightning.safetensors --preset lightning-4\n"
+                 "  inkstone -p \"a fox\" --lora ink-style.safetensors:0.8 --lora fox.safetensors\n"
                  "  fortune | inkstone -p - --json\n",
      .options = generate_options,
      .run = cli_generate},

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/request_json.h"
 #include "common/text_format.h"
@@ -39,6 +40,16 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_AGAIN] = {0, "again", "FILE.png",
                    "draw the picture in this file once more, as recorded\n"
                    "in it; options beside it change single values"},
+    [CLI_LORA] = {0, "lora", "FILE[:SCALE]",
+                  "a LoRA (safetensors, or a folder of PEFT) to draw with;\n"
+                  "may be given more than once"},
+    [CLI_NO_LORA] = {0, "no-lora", NULL, "drop the LoRA of the picture that --again repeats"},
+    [CLI_LORA_MERGE] = {0, "lora-merge", NULL,
+                        "add LoRA to the weights (f32 or 16 bits) instead of\n"
+                        "beside them: longer to load, no longer to draw"},
+    [CLI_PRESET] = {0, "preset", "NAME",
+                    "steps, guidance and schedule of a distilled LoRA:\n"
+                    "lightning-4 or lightning-8; options beside it win"},
     [CLI_RNG] = {0, "rng", "NAME",
                  "whose random numbers: torch-cpu, torch-cpu-2.13, or\n"
                  "of a GPU torch-cuda[:SMs[xTHREADS]] (132: an H100)"},
@@ -131,6 +142,27 @@ static ink_status store_threads(cli_options *options, const char *value, ink_err
     return refuse_value(CLI_THREADS, value, "a number of threads, at least 1", error);
 }
 
+static bool is_no_number(const char *text) {
+    static const char *const spellings[] = {"nan", "inf", "infinity"};
+    text += *text == '-' || *text == '+';
+    for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++)
+        if (strcasecmp(text, spellings[i]) == 0) return true;
+    return false;
+}
+
+/* A path may hold colons: the last one parts it from the scale only if a number follows. */
+static ink_status store_lora(cli_options *options, const char *value, ink_error *error) {
+    const char *colon = strrchr(value, ':');
+    cli_lora lora = {value, strlen(value), 1};
+    if (colon && is_no_number(colon + 1)) return refuse_value(CLI_LORA, value, "a scale that is a number", error);
+    if (colon && app_parse_real(colon + 1, &lora.scale)) lora.n_path = (size_t)(colon - value);
+    if (lora.n_path == 0) return refuse_value(CLI_LORA, *value ? value : "\"\"", "FILE[:SCALE]", error);
+    if (options->n_loras == CLI_MAX_LORAS)
+        return app_fail(error, INK_ERROR_ARGUMENT, "more than %d LoRA files are given", CLI_MAX_LORAS);
+    options->loras[options->n_loras++] = lora;
+    return INK_OK;
+}
+
 static ink_status store_count(cli_option_id id, const char *value, int64_t most, int64_t *number, ink_error *error) {
     char expected[64];
     if (app_parse_int(value, number) && *number >= 1 && *number <= most) return INK_OK;
@@ -155,6 +187,8 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_GUIDANCE:
         if (app_parse_real(value, &request->guidance)) return INK_OK;
         return refuse_value(id, value, "a number, such as 4 or 2.5", error);
+    case CLI_LORA: return store_lora(options, value, error);
+    case CLI_PRESET: return ink_request_set_preset(&(ink_request){0}, value, error);
     case CLI_RNG: return ink_request_set_rng(request, value, error);
     case CLI_NOISE_DTYPE:
         if (app_noise_parse(value, &request->noise_dtype)) return INK_OK;
@@ -194,6 +228,8 @@ void cli_options_apply(const cli_options *options, cli_option_id id, ink_request
     case CLI_STEPS: request->steps = options->request.steps; break;
     case CLI_GUIDANCE: request->guidance = options->request.guidance; break;
     case CLI_SEED: request->seed = options->request.seed; break;
+    case CLI_PRESET: ink_request_set_preset(request, options->given[id], NULL); break;
+    case CLI_LORA_MERGE: request->merge_loras = 1; break;
     case CLI_RNG: copy_rng(request, &options->request); break;
     case CLI_NOISE_DTYPE: request->noise_dtype = options->request.noise_dtype; break;
     default: break;
@@ -303,5 +339,7 @@ ink_status cli_options_parse(cli_options *options, const cli_command *command, i
     }
     if (status == INK_OK && options->given[CLI_NEGATIVE] && options->given[CLI_NO_NEGATIVE])
         status = app_fail(error, INK_ERROR_ARGUMENT, "-n and --no-negative contradict each other");
+    if (status == INK_OK && options->given[CLI_LORA] && options->given[CLI_NO_LORA])
+        status = app_fail(error, INK_ERROR_ARGUMENT, "--lora and --no-lora contradict each other");
     return status;
 }

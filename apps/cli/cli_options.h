@@ -27,6 +27,10 @@ typedef enum cli_option_id {
     CLI_GUIDANCE,
     CLI_SEED,
     CLI_AGAIN,
+    CLI_LORA,
+    CLI_NO_LORA,
+    CLI_LORA_MERGE,
+    CLI_PRESET,
     CLI_RNG,
     CLI_NOISE_DTYPE,
     CLI_PRECISION,
@@ -69,6 +73,15 @@ typedef struct cli_command {
     int (*run)(const struct cli_options *options);
 } cli_command;
 
+enum { CLI_MAX_LORAS = 16 };
+
+/* FILE[:SCALE]: the first n_path bytes of what was typed, borrowed. */
+typedef struct cli_lora {
+    const char *typed;
+    size_t n_path;
+    double scale;
+} cli_lora;
+
 typedef struct cli_options {
     const cli_command *command;
     const char *given[CLI_N_OPTIONS]; /* the value as typed, "" for an option without one; NULL: not given */
@@ -76,6 +89,8 @@ typedef struct cli_options {
     ink_request request;              /* prompt .. noise_dtype, as far as given */
     ink_precision precision;
     int64_t threads;
+    cli_lora loras[CLI_MAX_LORAS];
+    size_t n_loras;
     bool random_seed;                     /* -S random */
     int64_t jobs, tries, timeout_seconds; /* 0: not given */
 } cli_options;

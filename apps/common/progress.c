@@ -49,6 +49,7 @@ typedef struct task {
     const char *label;
     bool steps; /* counted by name; else as a percentage */
     int64_t done, total;
+    double fraction; /* of the work, 0..1: moves between units */
     double seconds;
     bool bytes; /* with sizes, and time left by the speed of late: what is done may be of an earlier run */
     double per_second;
@@ -71,17 +72,18 @@ static void describe(char *text, size_t size, const task *state) {
         return;
     }
     char each[APP_SHOWN_SIZE], left[APP_SHOWN_SIZE];
-    double unit_seconds = state->done > 0 ? state->seconds / (double)state->done : 0;
-    bool left_known = state->done > 0 && state->done < state->total;
+    double whole_seconds = state->fraction > 0 ? state->seconds / state->fraction : 0;
+    bool left_known = state->fraction > 0 && state->fraction < 1;
     int length;
     if (state->steps) {
         length = snprintf(text, size, "step %" PRId64 "/%" PRId64, state->done, state->total);
-        if (state->done > 0)
-            length += snprintf(text + length, size - (size_t)length, "  %s s/step", app_show_seconds(each, unit_seconds));
+        if (state->fraction > 0)
+            length += snprintf(text + length, size - (size_t)length, "  %s s/step",
+                               app_show_seconds(each, whole_seconds / (double)state->total));
     } else {
-        length = snprintf(text, size, "%3.0f%%", 100.0 * (double)state->done / (double)state->total);
+        length = snprintf(text, size, "%3.0f%%", 100.0 * state->fraction);
     }
-    app_show_duration(left, unit_seconds * (double)(state->total - state->done));
+    app_show_duration(left, whole_seconds - state->seconds);
     if (left_known) snprintf(text + length, size - (size_t)length, "  %s left", left);
 }
 
@@ -100,7 +102,7 @@ static void draw_bar(app_progress *progress, const task *state) {
         /* A line that wraps cannot be rewritten. */
         fprintf(progress->out, "\r%.*s\033[K", columns - 1, text);
     } else {
-        int filled = (int)((double)width * (double)state->done / (double)state->total);
+        int filled = (int)((double)width * state->fraction);
         for (int i = 0; i < width; i++) bar[i] = i < filled ? '#' : '.';
         bar[width] = 0;
         fprintf(progress->out, "\r%-*s  [%s]  %s\033[K", label_width, state->label, bar, text);
@@ -133,16 +135,26 @@ void app_progress_update(app_progress *progress, const ink_progress *state) {
                            .steps = state->phase == INK_PHASE_DENOISE,
                            .done = state->done,
                            .total = state->total,
+                           .fraction = state->fraction,
                            .seconds = state->phase_seconds});
 }
 
 void app_progress_write(app_progress *progress, int64_t done, int64_t total) {
     if (progress->quiet || total <= 0) return;
     if (progress->write_start == 0) progress->write_start = clock_seconds();
-    show(progress, &(task){.label = "writing", .done = done, .total = total, .seconds = clock_seconds() - progress->write_start});
+    show(progress, &(task){.label = "writing",
+                           .done = done,
+                           .total = total,
+                           .fraction = (double)done / (double)total,
+                           .seconds = clock_seconds() - progress->write_start});
 }
 
 void app_progress_bytes(app_progress *progress, const char *label, int64_t done, int64_t total, double per_second) {
     if (progress->quiet || total <= 0) return;
-    show(progress, &(task){.label = label, .done = done, .total = total, .bytes = true, .per_second = per_second});
+    show(progress, &(task){.label = label,
+                           .done = done,
+                           .total = total,
+                           .fraction = (double)done / (double)total,
+                           .bytes = true,
+                           .per_second = per_second});
 }

@@ -2,6 +2,7 @@
 #include "common/request_json.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,10 @@ bool app_precision_parse(const char *text, ink_precision *precision) {
     return found >= 0;
 }
 
+/* The numbers of the schedule, which are NAN where the model's are meant. */
+enum { N_SHIFTS = 3, MAX_LORAS = 16 };
+static const char *const shift_keys[N_SHIFTS] = {"base_shift", "max_shift", "shift_terminal"};
+
 /* ---- writing ---- */
 
 static const char *const file_keys[APP_N_MODEL_FILES] = {"diffusion_model", "text_encoder", "vae", "tokenizer"};
@@ -68,6 +73,30 @@ static char *dump_checked(const json_t *root) {
     return text;
 }
 
+static json_t *loras_to_json(const ink_request *request) {
+    json_t *list = json_array();
+    bool complete = list != NULL;
+    for (size_t i = 0; complete && i < request->n_loras; i++) {
+        char *path = app_valid_utf8(request->loras[i].path);
+        json_t *entry = path ? json_pack("{s:s, s:f}", "path", path, "scale", request->loras[i].scale) : NULL;
+        complete = entry && json_array_append_new(list, entry) == 0;
+        free(path);
+    }
+    if (complete) return list;
+    json_decref(list);
+    return NULL;
+}
+
+bool app_request_extras_to_json(json_t *root, const ink_request *request) {
+    const double shifts[N_SHIFTS] = {request->base_shift, request->max_shift, request->shift_terminal};
+    bool complete = request->n_loras == 0 || json_object_set_new(root, "loras", loras_to_json(request)) == 0;
+    if (request->n_loras > 0 && request->merge_loras)
+        complete = complete && json_object_set_new(root, "merge_loras", json_true()) == 0;
+    for (int i = 0; i < N_SHIFTS; i++)
+        if (!isnan(shifts[i])) complete = complete && json_object_set_new(root, shift_keys[i], json_real(shifts[i])) == 0;
+    return complete;
+}
+
 char *app_record_to_json(const app_record *record) {
     const ink_request *request = &record->request;
     char rng[RNG_SIZE];
@@ -81,7 +110,7 @@ char *app_record_to_json(const app_record *record) {
         request->prompt, "negative_prompt", optional_string(request->negative_prompt), "width", (json_int_t)request->width,
         "height", (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance, "seed",
         app_seed_to_json(request->seed), "rng", rng, "noise_dtype", app_noise_name(request->noise_dtype));
-    char *text = root ? dump_checked(root) : NULL;
+    char *text = root && app_request_extras_to_json(root, request) ? dump_checked(root) : NULL;
     json_decref(root);
     return text;
 }
@@ -136,6 +165,30 @@ static uint64_t read_seed(reader *from) {
     return seed;
 }
 
+static void read_loras(reader *from, app_record *record) {
+    const json_t *list = json_object_get(from->object, "loras"), *merge = json_object_get(from->object, "merge_loras");
+    size_t n = json_array_size(list);
+    if (merge && !json_is_boolean(merge)) refuse(from, "merge_loras", "true or false");
+    record->request.merge_loras = json_is_true(merge);
+    if (!list) return;
+    if (!json_is_array(list) || n > MAX_LORAS) refuse(from, "loras", "list of files");
+    record->loras = from->status == INK_OK ? calloc(n + 1, sizeof *record->loras) : NULL;
+    if (from->status == INK_OK && !record->loras) from->status = app_fail_memory(from->error, "the record of the picture");
+    for (size_t i = 0; i < n && from->status == INK_OK; i++) {
+        const json_t *entry = json_array_get(list, i), *scale = json_object_get(entry, "scale");
+        record->loras[i] = (ink_lora){json_string_value(json_object_get(entry, "path")), json_number_value(scale)};
+        if (!record->loras[i].path || !json_is_number(scale)) refuse(from, "loras", "list of files with scales");
+    }
+    record->request.loras = record->loras;
+    record->request.n_loras = n;
+}
+
+static double read_shift(reader *from, const char *key) {
+    const json_t *value = json_object_get(from->object, key);
+    if (value && !json_is_number(value)) refuse(from, key, "number");
+    return value ? json_number_value(value) : NAN;
+}
+
 static void read_fields(reader *from, app_record *record) {
     ink_request *request = &record->request;
     ink_precision precision;
@@ -157,6 +210,10 @@ static void read_fields(reader *from, app_record *record) {
     if (!app_noise_parse(read_string(from, "noise_dtype", false), &request->noise_dtype))
         refuse(from, "noise_dtype", "type known here");
     if (!app_precision_parse(record->precision, &precision)) refuse(from, "precision", "precision known here");
+    request->base_shift = read_shift(from, shift_keys[0]);
+    request->max_shift = read_shift(from, shift_keys[1]);
+    request->shift_terminal = read_shift(from, shift_keys[2]);
+    read_loras(from, record);
 }
 
 ink_status app_record_parse(app_record *record, const char *text, size_t size, const char *origin, ink_error *error) {
@@ -176,5 +233,6 @@ ink_status app_record_parse(app_record *record, const char *text, size_t size, c
 
 void app_record_clear(app_record *record) {
     json_decref(record->owner);
+    free(record->loras);
     *record = (app_record){0};
 }

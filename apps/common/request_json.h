@@ -19,7 +19,8 @@ typedef struct app_record {
     const char *files[APP_N_MODEL_FILES]; /* absolute; NULL: the folder's */
     const char *precision;                /* as app_precision_parse takes it */
     const char *cpu;                      /* tier that ran, or NULL */
-    ink_request request;                  /* prompt .. noise_dtype; the rest is unset */
+    ink_request request;                  /* prompt .. shift_terminal; the rest is unset */
+    ink_lora *loras;                      /* owned: those of the request, in a parsed record */
     json_t *owner;                        /* keeps the strings of a parsed record alive; NULL in a record made by hand */
 } app_record;
 
@@ -32,6 +33,9 @@ void app_record_clear(app_record *record);
 
 /* "prompt\nNegative prompt: ...\nSteps: 20, ...". Released with free; NULL when memory is out. */
 char *app_record_to_parameters(const app_record *record);
+
+/* Adds LoRA files, merging and schedule, as far as the request has any. False when memory is out. */
+bool app_request_extras_to_json(json_t *root, const ink_request *request);
 
 /* An integer where every JSON reader keeps it exact (below 2^53), else a string of digits. NULL when memory is out. */
 json_t *app_seed_to_json(uint64_t seed);

@@ -477,7 +477,7 @@ static ink_status read_entries(entry *entries, const source *s, ink_error *error
             status = ink_fail(error, INK_ERROR_UNSUPPORTED, "%s: tensor %s must be a matrix of F32, BF16, F16 or F8_E4M3",
                               s->origin, info->name);
     }
-    if (s->file.n_tensors > 0) qsort(entries, s->file.n_tensors, sizeof *entries, compare_entries);
+    if (status == INK_OK && s->file.n_tensors > 0) qsort(entries, s->file.n_tensors, sizeof *entries, compare_entries);
     return status;
 }
 
