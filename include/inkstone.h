@@ -92,7 +92,7 @@ typedef struct ink_model_options {
      * the names of diffusers, ComfyUI, llama.cpp or mflux; a folder is one of the published layout ("transformer").
      */
     const char *transformer_file, *text_encoder_file, *vae_file;
-    const char *tokenizer_dir; /* with vocab.json and merges.txt */
+    const char *tokenizer_dir; /* with vocab.json and merges.txt, or with tokenizer.json */
 } ink_model_options;
 
 /*

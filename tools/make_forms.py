@@ -255,6 +255,8 @@ def write_mlx():
                 value = mx.dequantize(parts[0], parts[1].astype(mx.float32), parts[2].astype(mx.float32), 64, bits)
                 dequantised[f"{base}weight.{bits}"] = torch.from_numpy(np.array(value.astype(mx.float32)))
     save(FORMS / "mlx_dequantised.safetensors", dequantised)
+    # As mflux does; from version 5 on this is a tokenizer.json alone.
+    transformers.Qwen2Tokenizer.from_pretrained(FORMS / "tokenizer").save_pretrained(FORMS / "mlx8" / "tokenizer")
 
 
 def main():

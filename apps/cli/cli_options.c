@@ -20,8 +20,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_TEXT_ENCODER] = {0, "text-encoder", "FILE", "text encoder from this file"},
     [CLI_VAE] = {0, "vae", "FILE", "VAE from this file"},
     [CLI_TOKENIZER] = {0, "tokenizer", "DIR",
-                       "folder of vocab.json and merges.txt (default: the\n"
-                       "model's, or what a GGUF text encoder brings)"},
+                       "folder of vocab.json and merges.txt, or tokenizer.json\n"
+                       "(default: the model's, or a GGUF text encoder's own)"},
     [CLI_PROMPT] = {'p', "prompt", "TEXT", "what to draw; - reads it from standard input"},
     [CLI_NEGATIVE] = {'n', "negative", "TEXT", "what to keep away from, with guidance above 1"},
     [CLI_NO_NEGATIVE] = {0, "no-negative", NULL, "drop the negative prompt of the model's defaults"},

@@ -13,6 +13,7 @@
 #include "model/config_infer.h"
 #include "model/family.h"
 #include "model/gguf_tokenizer.h"
+#include "model/json_tokenizer.h"
 
 static const struct {
     const char *name, *stem, *noun, *option;
@@ -276,6 +277,7 @@ static ink_status find_tokenizer(ink_sources *sources, const char *named, ink_er
     if (status != INK_OK || sources->tokenizer || !sources->dir) return status;
     bool beside = false;
     status = exists_in_dir(sources, "vocab.json", &beside, error);
+    if (status == INK_OK && !beside) status = exists_in_dir(sources, "tokenizer.json", &beside, error);
     if (status == INK_OK && (beside || sources->published)) {
         sources->tokenizer = beside ? ink_strdup(sources->dir) : ink_format("%s/tokenizer", sources->dir);
         if (!sources->tokenizer) return fail_memory(sources, error);
@@ -372,14 +374,31 @@ ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sourc
     return status == INK_OK && all ? ink_config_check(config, config->dir, error) : status;
 }
 
+/* vocab.json and merges.txt, or where these are not, tokenizer.json. */
+static ink_status open_tokenizer_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error) {
+    char *vocab = ink_format("%s/vocab.json", folder), *json = ink_format("%s/tokenizer.json", folder);
+    ink_status status;
+    if (!vocab || !json)
+        status = ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", folder);
+    else if (access(vocab, F_OK) != 0 && access(json, F_OK) == 0)
+        status = ink_json_tokenizer_open(tokenizer, json, error);
+    else
+        status = ink_tokenizer_open(tokenizer, folder, error);
+    ink_free(vocab);
+    ink_free(json);
+    return status;
+}
+
 ink_status ink_sources_open_tokenizer(ink_tokenizer **tokenizer, const ink_sources *sources, const ink_weights *text_encoder,
                                       ink_error *error) {
     const ink_gguf *gguf = text_encoder ? ink_weights_gguf(text_encoder) : NULL;
     /* A file's own tokenizer is the one that its embeddings were made for. */
     if (gguf && ink_gguf_has_tokenizer(gguf) && !sources->tokenizer_named)
         return ink_gguf_tokenizer_open(tokenizer, gguf, ink_weights_origin(text_encoder), error);
-    if (sources->tokenizer) return ink_tokenizer_open(tokenizer, sources->tokenizer, error);
-    return ink_fail(error, INK_ERROR_ARGUMENT,
-                    "no tokenizer: %s brings none; name a folder with vocab.json and merges.txt with --tokenizer (tokenizer_dir)",
-                    sources->paths[INK_TEXT_ENCODER]);
+    if (sources->tokenizer) return open_tokenizer_folder(tokenizer, sources->tokenizer, error);
+    return ink_fail(
+        error, INK_ERROR_ARGUMENT,
+        "no tokenizer: %s brings none; name a folder with vocab.json and merges.txt, or tokenizer.json, with --tokenizer "
+        "(tokenizer_dir)",
+        sources->paths[INK_TEXT_ENCODER]);
 }
