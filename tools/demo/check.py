@@ -10,9 +10,9 @@ Needs NumPy and Pillow only (--diffusers: torch, diffusers, transformers).  The 
 alone: the background is the named colour nearest to the border; objects are connected regions of other
 pixels; a region's colour is the named colour nearest to most of its pixels; its shape is the one of nine
 whose rendering at the region's place and area overlaps it best; letters are column runs, each compared with
-all 26 letters.  A picture counts as right in colour, shape or size only if it holds exactly the
-expected number of objects and all of them are right; letters are counted singly (by edit distance) and as
-whole words.
+all 26 letters.  A picture is right in colour (shape) if every expected object is there in its colour (shape)
+and no region shows another one; the number of objects is a verdict of its own, which size includes.  Letters
+are counted singly (by edit distance) and as whole words.  "all" is everything at once.
 """
 import argparse
 import itertools
@@ -158,16 +158,22 @@ def right_letters(word, text):
 def score_objects(result, scene, found):
     """Match regions with the expected objects (best colour and shape first), then judge."""
     want, relation = scene.objects, scene.relation if scene.kind == "pair" else None
-    result["count"] = len(found) == len(want)
+    colors, shapes = {w[1] for w in want}, {w[0] for w in want}
+    result["count"] = exact = len(found) == len(want)
+    if scene.kind != "pair":
+        want = want[:1]
     best, chosen = -1.0, []
-    for order in itertools.permutations(found[:len(want)]):
+    for order in itertools.permutations(found[:6], min(len(want), len(found))):
         fit = sum((r.color == w[1]) + r.shapes()[scenes.SHAPES.index(w[0])] for r, w in zip(order, want))
         if fit > best:
             best, chosen = fit, order
-    result["color"] = result["count"] and all(r.color == w[1] for r, w in zip(chosen, want))
-    result["shape"] = result["count"] and all(r.shape() == w[0] for r, w in zip(chosen, want))
+    there = len(chosen) == len(want)
+    result["color"] = (there and all(r.color == w[1] for r, w in zip(chosen, want))
+                       and all(r.color in colors for r in found))
+    result["shape"] = (there and all(r.shape() == w[0] for r, w in zip(chosen, want))
+                       and all(r.shape() in shapes for r in found))
     if scene.kind in ("single", "pair"):
-        result["size"] = result["count"] and all(r.size() == s for r, s in zip(chosen, scene.sizes))
+        result["size"] = exact and all(r.size() == s for r, s in zip(chosen, scene.sizes))
     if relation:
         known = len(chosen) == 2 and all(r.color == w[1] or r.shape() == w[0] for r, w in zip(chosen, want))
         if known:
@@ -181,6 +187,12 @@ def score_objects(result, scene, found):
 
 def score(image, scene):
     """Dictionary of verdicts for one uint8 picture."""
+    result = judge(image, scene)
+    result["all"] = all(v for v in result.values() if isinstance(v, bool))
+    return result
+
+
+def judge(image, scene):
     image = image.astype(np.float32)
     ring = np.ones(image.shape[:2], bool)
     ring[3:-3, 3:-3] = False
@@ -225,7 +237,7 @@ def score(image, scene):
 def summary(results):
     """{name: (right, of)} over all pictures that ask for it."""
     table = {}
-    for name in ("background", "color", "shape", "size", "count", "relation", "letters", "word"):
+    for name in ("background", "color", "shape", "size", "count", "relation", "letters", "word", "all"):
         rows = [r[name] for r in results if name in r]
         if name == "letters":
             table[name] = (sum(a for a, _ in rows), sum(b for _, b in rows))

@@ -11,8 +11,7 @@ of a word the word itself (two letters and more).  Training skips scenes with su
 prompts hold nothing else.
 
 `spread` scales the freedom of layout that captions leave open (places, gaps, radii within a size): 1 is all of
-it, 0 the middle of every range.  Training begins with 1 and ends with little, so that the model settles on one
-good layout for a prompt instead of mixing several.
+it, 0 the middle of every range.  The shipped model was trained with 1.
 """
 import hashlib
 import math
