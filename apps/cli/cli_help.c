@@ -36,9 +36,9 @@ const cli_command cli_command_table[] = {
                     "and off when there is no negative prompt at all; -n \" \" is the usual one for\n"
                     "\"nothing in particular\".\n"
                     "\n"
-                    "--lora adds a LoRA, as file or folder, with a scale behind a colon if it is not 1;\n"
-                    "several add up. All of its tensors must fit the model. One that was distilled to\n"
-                    "few steps takes its --preset along.\n"
+                    "--lora adds a LoRA, as file or folder, with a scale behind a colon if it is\n"
+                    "not 1; several add up. All of its tensors must fit the model. One that was\n"
+                    "distilled to few steps takes its --preset along.\n"
                     "\n"
                     "A .png file keeps its request: --again draws it once more, pixel for pixel. The\n"
                     "file is written when it is complete; Ctrl-C leaves nothing behind.\n",

@@ -41,8 +41,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                    "draw the picture in this file once more, as recorded\n"
                    "in it; options beside it change single values"},
     [CLI_LORA] = {0, "lora", "FILE[:SCALE]",
-                  "a LoRA (safetensors, or a folder of PEFT) to draw with;\n"
-                  "may be given more than once"},
+                  "draw with a LoRA, a file or a folder of PEFT; may be\n"
+                  "given more than once"},
     [CLI_NO_LORA] = {0, "no-lora", NULL, "drop the LoRA of the picture that --again repeats"},
     [CLI_LORA_MERGE] = {0, "lora-merge", NULL,
                         "add LoRA to the weights (f32 or 16 bits) instead of\n"

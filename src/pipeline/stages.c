@@ -65,9 +65,12 @@ static char *loras_to_json(const ink_request *request) {
         json_t *entry = json_pack("{s:s, s:f}", "path", whole ? whole : request->loras[i].path, "scale", request->loras[i].scale);
         complete = entry && json_array_append_new(list, entry) == 0;
     }
-    char *dumped = complete ? json_dumps(list, JSON_COMPACT | JSON_REAL_PRECISION(17)) : NULL,
-         *text = dumped ? ink_strdup(dumped) : NULL;
-    free(dumped);
+    const size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(17), n = complete ? json_dumpb(list, NULL, 0, flags) : 0;
+    char *text = n > 0 ? ink_alloc(n + 1) : NULL; /* zeroed: ends the text */
+    if (text && json_dumpb(list, text, n, flags) != n) {
+        ink_free(text);
+        text = NULL;
+    }
     json_decref(list);
     return text;
 }

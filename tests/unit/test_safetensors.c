@@ -164,21 +164,11 @@ static void test_types(void **state) {
         const char *name;
         int bytes;
         ink_dtype dtype;
-    } types[] = {{"F64", 8, INK_OTHER_DTYPE},
-                 {"F32", 4, INK_F32},
-                 {"F16", 2, INK_F16},
-                 {"BF16", 2, INK_BF16},
-                 {"I64", 8, INK_OTHER_DTYPE},
-                 {"I32", 4, INK_OTHER_DTYPE},
-                 {"I16", 2, INK_OTHER_DTYPE},
-                 {"I8", 1, INK_OTHER_DTYPE},
-                 {"U64", 8, INK_OTHER_DTYPE},
-                 {"U32", 4, INK_OTHER_DTYPE},
-                 {"U16", 2, INK_OTHER_DTYPE},
-                 {"U8", 1, INK_OTHER_DTYPE},
-                 {"BOOL", 1, INK_OTHER_DTYPE},
-                 {"F8_E4M3", 1, INK_F8_E4M3},
-                 {"F8_E5M2", 1, INK_OTHER_DTYPE}};
+    } types[] = {{"F64", 8, INK_OTHER_DTYPE},  {"F32", 4, INK_F32},         {"F16", 2, INK_F16},
+                 {"BF16", 2, INK_BF16},        {"I64", 8, INK_OTHER_DTYPE}, {"I32", 4, INK_OTHER_DTYPE},
+                 {"I16", 2, INK_OTHER_DTYPE},  {"I8", 1, INK_OTHER_DTYPE},  {"U64", 8, INK_OTHER_DTYPE},
+                 {"U32", 4, INK_OTHER_DTYPE},  {"U16", 2, INK_OTHER_DTYPE}, {"U8", 1, INK_OTHER_DTYPE},
+                 {"BOOL", 1, INK_OTHER_DTYPE}, {"F8_E4M3", 1, INK_F8_E4M3}, {"F8_E5M2", 1, INK_OTHER_DTYPE}};
     (void)state;
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         char header[200];
