@@ -424,7 +424,8 @@ static ink_status settle(const ink_adapters *adapters, module *m, ink_error *err
     int64_t rank = 0;
     for (int p = INK_LOKR_W1; p <= INK_LOKR_W2_B; p++) kr = kr || m->parts[p];
     for (int p = INK_HADA_W1_A; p <= INK_HADA_W2_B; p++) ha = ha || m->parts[p];
-    if (low + kr + ha != 1) return fail_module(adapters, m, low + kr + ha ? "is LoRA, LoKr and LoHa at once" : "is alone", error);
+    int n_kinds = low + kr + ha;
+    if (n_kinds != 1) return fail_module(adapters, m, n_kinds > 0 ? "is LoRA, LoKr and LoHa at once" : "is alone", error);
     m->kind = low ? LOW_RANK : kr ? LOKR : LOHA;
     if (low) {
         if (!pair_fits(m, INK_UP, INK_DOWN)) return fail_module(adapters, m, "lacks its other half, or their ranks differ", error);
