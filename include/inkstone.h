@@ -322,6 +322,63 @@ INK_API ink_status ink_verify(ink_session *session, const char *reference_path, 
                               ink_verification **verification, ink_error *error);
 INK_API void ink_verification_destroy(ink_verification **verification);
 
+/* ---- writing a model in another precision ------------------------------------------------------------------------ */
+
+typedef struct ink_quantize_progress {
+    const char *activity; /* "calibrating", "writing" */
+    int64_t done_bytes;   /* of the source */
+    int64_t total_bytes;
+    double seconds; /* of this activity */
+} ink_quantize_progress;
+
+typedef enum ink_calibration {
+    INK_CALIBRATE_AUTO = 0, /* when the weights of the source have less than 2 GB */
+    INK_CALIBRATE_ON,
+    INK_CALIBRATE_OFF
+} ink_calibration;
+
+typedef struct ink_quantize_options {
+    ink_precision precision; /* BF16, FP8, Q8 or Q4 */
+    const char *const *keep; /* [n_keep], may be NULL: patterns of tensor names (of fnmatch) that keep 16 bits */
+    size_t n_keep;
+    const ink_model_options *source; /* may be NULL; its precision has no effect */
+    ink_calibration calibration;
+    int64_t shard_bytes; /* the largest file of weights; 0: 5 GB */
+    int64_t threads;     /* 0: one per core this process may use */
+    int dry_run;         /* only count: out is not looked at, and nothing is measured */
+    int (*progress)(void *user, const ink_quantize_progress *progress); /* may be NULL. Return non-zero to cancel. */
+    void *progress_user;
+} ink_quantize_options;
+
+typedef struct ink_quantize_row {
+    const char *component; /* "transformer" */
+    const char *name;      /* of the tensor in the file */
+    const char *stored;    /* "Q4", "BF16": how it is written */
+    int quantised;         /* written smaller than 16 bits, by this call */
+    int64_t bytes;         /* with scales and biases */
+    double weight_error;   /* relative L2 of what was written; NaN in a dry run */
+    double output_error;   /* relative L2 of the layer's output on the calibration run; NaN: not measured */
+} ink_quantize_row;
+
+typedef struct ink_quantize_report {
+    size_t n_rows;
+    const ink_quantize_row *rows; /* of every tensor that is written */
+    int64_t source_bytes, bytes;  /* of all tensors */
+    const char *calibration;      /* what was run, or why nothing was: a sentence */
+} ink_quantize_report;
+
+/*
+ * Writes a model to a new folder in the published layout, its matrices in another precision; see docs/formats.md. It draws the same
+ * pictures, bit for bit, as the source opened with that precision. Works row by row: memory does not grow with the model, but
+ * for the calibration run. out must not exist or be an empty folder; it appears when it is complete.
+ * *report is owned by the caller; release with ink_quantize_report_destroy. report may be NULL.
+ * Errors: as ink_model_open; ARGUMENT (a precision, a pattern that fits no tensor), UNSUPPORTED (a source whose blocks of GGUF
+ * cannot be written), IO, MEMORY, CANCELLED. Nothing that can be opened is left then.
+ */
+INK_API ink_status ink_quantize_model(ink_quantize_report **report, const char *dir, const char *out,
+                                      const ink_quantize_options *options, ink_error *error);
+INK_API void ink_quantize_report_destroy(ink_quantize_report **report);
+
 /* ---- debugging -------------------------------------------------------------------------------------------------- */
 
 typedef struct ink_env_var {

@@ -29,7 +29,8 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the text encoder's layer list");
         return;
     }
-    ink_bind_matrix(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
+    /* Of this table a prompt reads some rows: smaller numbers would save no memory, and cost a pass over all of it. */
+    ink_bind_sensitive_matrix(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
     for (int i = 0; i < config->n_layers; i++) bind_layer(&encoder->layers[i], config, b, i);
     ink_bind_vector(b, &encoder->norm, config->hidden_size, "model.norm.weight");
     ink_bind_ignore(b, "lm_head."); /* the hidden states are what is wanted */

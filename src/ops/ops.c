@@ -153,6 +153,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     if (w->up) require(c, w->up->rows == w->rows && w->up->cols == low.cols, "linear: its branch has another shape");
     op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
     call.work = (double)dst.rows * (double)w->rows * (double)(w->cols + (w->up ? w->up->cols : 0));
+    if (c->observe && c->status == INK_OK && !ink_ctx_dry(c)) c->observe(c->observe_user, x, w);
     RUN(c, &call, linear, dst, x, w, e);
     ink_arena_release(c->arena, mark);
 }

@@ -138,6 +138,9 @@ typedef struct ink_ctx {
     double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
     void (*worked)(void *user); /* may be NULL: called after each op */
     void *worked_user;
+    /* May be NULL: shown what goes into each `linear`, before it runs; not in a dry run. */
+    void (*observe)(void *user, ink_tensor x, const ink_weight *w);
+    void *observe_user;
     ink_error *error;
     ink_status status; /* sticky */
 } ink_ctx;

@@ -451,6 +451,8 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
                       .trace = session->trace,
                       .worked = op_worked,
                       .worked_user = &r,
+                      .observe = session->observe,
+                      .observe_user = session->observe_user,
                       .error = error};
     picture(&r);
     if (image && !failed(&r)) *image = make_image(&r);

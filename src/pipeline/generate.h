@@ -13,6 +13,8 @@ struct ink_session {
     ink_device definition; /* tier ref, for INK_CHECK */
     bool check, poison;
     FILE *trace;
+    void (*observe)(void *user, ink_tensor x, const ink_weight *w); /* as in ink_ctx; NULL */
+    void *observe_user;
     atomic_int cancel;
     ink_stats stats; /* of the last run */
 };

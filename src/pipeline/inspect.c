@@ -5,9 +5,6 @@
 #include "base/memory.h"
 #include "inkstone.h"
 #include "model/config_infer.h"
-#include "model/mmdit.h"
-#include "model/text_encoder.h"
-#include "model/vae.h"
 #include "pipeline/model.h"
 
 /* The public report with what it points to. */
@@ -29,31 +26,6 @@ static const char *const class_names[INK_N_COMPONENTS] = {
     [INK_TRANSFORMER] = "QwenImageTransformer2DModel",
     [INK_VAE] = "AutoencoderKLQwenImage",
 };
-
-/* Names all tensors of a component to the binder. */
-static void bind_all(ink_binder *binder, const ink_config *config, ink_component which) {
-    if (which == INK_TEXT_ENCODER) {
-        ink_text_encoder encoder;
-        ink_text_encoder_bind(&encoder, &config->text_encoder, binder);
-        ink_text_encoder_release(&encoder);
-    } else if (which == INK_TRANSFORMER) {
-        ink_mmdit mmdit;
-        ink_mmdit_bind(&mmdit, &config->mmdit, binder);
-        ink_mmdit_release(&mmdit);
-        ink_arena arena;
-        ink_arena_create_dry(&arena);
-        ink_ctx dry = {.arena = &arena, .error = binder->error};
-        ink_modulation modulation = ink_modulation_take(&dry, &config->mmdit, 1);
-        ink_mmdit_modulate(&dry, &config->mmdit, binder, ink_scratch(&dry, 1, 1), &modulation);
-    } else {
-        ink_vae_decoder *decoder = ink_alloc(sizeof *decoder);
-        if (decoder)
-            ink_vae_decoder_bind(decoder, &config->vae, binder);
-        else
-            binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the decoder");
-        ink_free(decoder);
-    }
-}
 
 /* "BF16", or "BF16 1900, F32 33". */
 static char *describe_dtypes(const ink_weights *weights) {
@@ -130,7 +102,7 @@ static ink_status list_names(component *part, const ink_weights *weights, const 
                              ink_error *finding) {
     ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .error = finding};
     binder.used = ink_alloc_array(ink_weights_count(weights), sizeof *binder.used);
-    if (binder.used) bind_all(&binder, config, which);
+    if (binder.used) ink_model_bind_all(&binder, config, which);
     part->missing = binder.missing;
     part->n_missing = binder.n_missing;
     ink_status status = binder.status;

@@ -3,6 +3,9 @@
 
 #include "base/memory.h"
 #include "model/config_infer.h"
+#include "model/mmdit.h"
+#include "model/text_encoder.h"
+#include "model/vae.h"
 #include "pipeline/generate.h"
 
 /* What a transformer is stored in, when it is one of the plain precisions. */
@@ -68,6 +71,30 @@ void ink_model_close(ink_model **model) {
     ink_sources_release(&(*model)->sources);
     ink_free(*model);
     *model = NULL;
+}
+
+void ink_model_bind_all(ink_binder *binder, const ink_config *config, ink_component which) {
+    if (which == INK_TEXT_ENCODER) {
+        ink_text_encoder encoder;
+        ink_text_encoder_bind(&encoder, &config->text_encoder, binder);
+        ink_text_encoder_release(&encoder);
+    } else if (which == INK_TRANSFORMER) {
+        ink_mmdit mmdit;
+        ink_mmdit_bind(&mmdit, &config->mmdit, binder);
+        ink_mmdit_release(&mmdit);
+        ink_arena arena;
+        ink_arena_create_dry(&arena);
+        ink_ctx dry = {.arena = &arena, .error = binder->error};
+        ink_modulation modulation = ink_modulation_take(&dry, &config->mmdit, 1);
+        ink_mmdit_modulate(&dry, &config->mmdit, binder, ink_scratch(&dry, 1, 1), &modulation);
+    } else {
+        ink_vae_decoder *decoder = ink_alloc(sizeof *decoder);
+        if (decoder)
+            ink_vae_decoder_bind(decoder, &config->vae, binder);
+        else
+            binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the decoder");
+        ink_free(decoder);
+    }
 }
 
 const char *ink_model_precision(const ink_model *model) {

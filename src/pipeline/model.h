@@ -6,6 +6,7 @@
 #include "model/config.h"
 #include "model/tokenizer.h"
 #include "pipeline/sources.h"
+#include "tensor/binder.h"
 #include "tensor/weights.h"
 
 struct ink_model {
@@ -15,5 +16,8 @@ struct ink_model {
     ink_weights *weights[INK_N_COMPONENTS];
     ink_precision precision; /* INK_PRECISION_AUTO when the files mix forms that are used as they are */
 };
+
+/* Names all tensors of a component to a binder that only checks or reports. */
+void ink_model_bind_all(ink_binder *binder, const ink_config *config, ink_component which);
 
 #endif

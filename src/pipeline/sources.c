@@ -31,6 +31,8 @@ static const ink_config_part config_parts[INK_N_COMPONENTS] = {
 
 const char *ink_component_name(ink_component component) { return components[component].name; }
 
+const char *ink_component_stem(ink_component component) { return components[component].stem; }
+
 static ink_status fail_memory(const ink_sources *sources, ink_error *error) {
     return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", sources->dir ? sources->dir : "the model");
 }
@@ -326,8 +328,7 @@ ink_status ink_component_open(ink_weights **weights, const ink_sources *sources,
     return status;
 }
 
-/* The component's config.json: beside the weights of a folder, else in dir. NULL in *path: there is none. */
-static ink_status find_config(const ink_sources *sources, ink_component i, char **path, ink_error *error) {
+ink_status ink_component_config(const ink_sources *sources, ink_component i, char **path, ink_error *error) {
     *path = NULL;
     if (!sources->is_file[i]) {
         *path = ink_format("%s/config.json", sources->paths[i]);
@@ -345,7 +346,7 @@ static ink_status read_components(ink_config *config, const ink_sources *sources
     ink_status status = INK_OK;
     for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
         char *path;
-        status = find_config(sources, (ink_component)i, &path, error);
+        status = ink_component_config(sources, (ink_component)i, &path, error);
         known[i] = path != NULL || must_have(sources, (ink_component)i);
         if (status == INK_OK && path)
             status = ink_config_read_file(config, config_parts[i], path, error);

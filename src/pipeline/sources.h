@@ -31,6 +31,12 @@ void ink_sources_release(ink_sources *sources);
 /* "text_encoder": the name of its folder. Static storage. */
 const char *ink_component_name(ink_component component);
 
+/* "diffusion_pytorch_model": the name of its files, without the suffix. Static storage. */
+const char *ink_component_stem(ink_component component);
+
+/* The component's config.json: beside the weights of a folder, else in dir. Owned; NULL in *path: there is none. Errors: MEMORY. */
+ink_status ink_component_config(const ink_sources *sources, ink_component component, char **path, ink_error *error);
+
 /* Opens the weights of one component, under the names that models ask for. */
 ink_status ink_component_open(ink_weights **weights, const ink_sources *sources, ink_component component, ink_error *error);
 

@@ -252,24 +252,9 @@ static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored,
     return stored->dtype;
 }
 
-/* Fills row of dst, whose memory is there, from x [cols]. */
-static void encode_row(ink_weight *dst, int64_t row, const float *x) {
-    int64_t first = row * dst->cols, group = row * dst->cols / (dst->group ? dst->group : 1);
-    unsigned char *data = (unsigned char *)(uintptr_t)dst->data;
-    if (dst->dtype == INK_AFFINE_8 || dst->dtype == INK_AFFINE_4)
-        ink_quantize_affine(dst->dtype, x, dst->cols, data + (dst->dtype == INK_AFFINE_8 ? first : first / 2),
-                            (uint16_t *)(uintptr_t)dst->scales + group, (uint16_t *)(uintptr_t)dst->biases + group);
-    else if (dst->dtype == INK_F8_E4M3)
-        ink_quantize_f8(x, dst->cols, data + first, (float *)(uintptr_t)dst->scales + row);
-    else
-        ink_convert(data + (size_t)first * ink_dtype_size(dst->dtype), dst->dtype, x, INK_F32, dst->cols);
-}
-
 /* dst, whose type, rows and cols are set, in memory of the store; with what adapters change in it, if they are merged. */
 static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name, bool merge) {
-    dst->group = dst->dtype == INK_AFFINE_8 || dst->dtype == INK_AFFINE_4 ? INK_AFFINE_GROUP : 0;
-    dst->n_scales = dst->dtype == INK_F8_E4M3 ? dst->rows : 0;
-    dst->scale_dtype = dst->group ? INK_BF16 : INK_F32;
+    ink_quantize_describe(dst, dst->dtype, dst->rows, dst->cols);
     int64_t n_groups = dst->group ? dst->rows * (dst->cols / dst->group) : 0;
     int64_t data_bytes = dst->rows * dst->cols / ink_dtype_block_elements(dst->dtype) * ink_dtype_block_bytes(dst->dtype);
     dst->data = take(binder, name, data_bytes);
@@ -289,7 +274,7 @@ static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *store
     for (int64_t row = 0; binder->status == INK_OK && row < dst->rows; row++) {
         ink_weight_decode(x, stored, row, 0, dst->cols);
         if (change) ink_change_add_row(change, x, row);
-        encode_row(dst, row, x);
+        ink_quantize_encode_row(dst, row, x);
     }
     ink_free(x);
     ink_change_close(&change);
@@ -315,7 +300,7 @@ static void fill_dense(ink_binder *binder, ink_weight *dst, ink_change *change, 
     for (int64_t row = 0; x && row < dst->rows; row++) {
         memset(x, 0, (size_t)dst->cols * sizeof *x);
         ink_change_add_row(change, x, row);
-        encode_row(dst, row, x);
+        ink_quantize_encode_row(dst, row, x);
     }
     ink_free(x);
 }
@@ -367,6 +352,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     ink_dtype form = wanted_form(binder, &stored, sensitive);
     if (merge) form = merged_form(binder, form, name);
     if (binder->status != INK_OK) return;
+    if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
     /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
     bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
     if (form == stored.dtype && readable && !merge) {
@@ -378,6 +364,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
         convert(binder, dst, &stored, name, merge);
         if (binder->mode == INK_BIND_LOAD) ink_mapfile_drop(info->data, info->n_bytes);
     }
+    dst->name = info->name;
     if (changed && !merge && binder->status == INK_OK) attach_branch(binder, dst, change, name);
     report_loaded(binder);
 }
@@ -457,6 +444,8 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
     bool f32 = binder->precision == INK_PRECISION_F32 || (binder->precision == INK_PRECISION_AUTO && info->dtype == INK_F32);
     int64_t kk = k * k;
     dst->dtype = f32 ? INK_F32 : INK_BF16;
+    const ink_weight stored = {.dtype = info->dtype, .data = info->data, .rows = dst->rows, .cols = info->n_elements / dst->rows};
+    if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, dst->dtype);
     if ((kk == 1 || layout.channels_last) && layout.kt == 1 && info->dtype == dst->dtype &&
         (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
         binder->mapped_bytes += (int64_t)info->n_bytes;

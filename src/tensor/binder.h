@@ -46,6 +46,9 @@ typedef struct ink_binder {
     /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
     ink_status (*loaded)(void *user, const struct ink_binder *binder);
     void *loaded_user;
+    /* May be NULL: called for each matrix and convolution, as the file holds it, with the type that it takes at this precision. */
+    void (*chosen)(void *user, const ink_tensor_info *info, const ink_weight *stored, ink_dtype form);
+    void *chosen_user;
     bool *used;     /* [count] or NULL: marks tensors that were asked for */
     char **missing; /* INK_BIND_REPORT: owned names */
     size_t n_missing, missing_capacity;

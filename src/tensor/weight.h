@@ -24,6 +24,7 @@ typedef struct ink_weight {
      * down, up is [rows, cols] and is multiplied by x itself. Both NULL: no branch.
      */
     const struct ink_weight *down, *up;
+    const char *name; /* of its tensor, borrowed, for those who look on; NULL: none */
 } ink_weight;
 
 enum { INK_MAX_GROUP = 256 }; /* of AFFINE types; every group divides it */
