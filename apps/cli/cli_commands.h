@@ -14,6 +14,8 @@ int cli_generate(const cli_options *options);
 int cli_tokenize(const cli_options *options);
 int cli_inspect(const cli_options *options);
 int cli_verify(const cli_options *options);
+int cli_quantize(const cli_options *options);
+int cli_plan(const cli_options *options);
 int cli_pull(const cli_options *options);
 int cli_models(const cli_options *options);
 

@@ -16,6 +16,12 @@ static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_DIFFUSION_MODEL, 
 static const cli_option_id verify_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
                                                CLI_TOKENIZER, CLI_PRECISION,       CLI_THREADS,      CLI_CPU,
                                                CLI_JSON,      CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
+static const cli_option_id quantize_options[] = {CLI_MODEL,  CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER,
+                                                 CLI_FOLDER, CLI_PRECISION,       CLI_KEEP,         CLI_CALIBRATE, CLI_THREADS,
+                                                 CLI_JSON,   CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
+static const cli_option_id plan_options[] = {
+    CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER, CLI_WIDTH, CLI_HEIGHT,
+    CLI_STEPS, CLI_GUIDANCE,        CLI_NEGATIVE,     CLI_PRECISION, CLI_JSON,      CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
                                              CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
@@ -89,6 +95,35 @@ const cli_command cli_command_table[] = {
      .options = verify_options,
      .operand = "FILE",
      .run = cli_verify},
+    {.name = "plan",
+     .summary = "what a picture needs in every precision, and which suits this machine",
+     .usage = "inkstone plan [-m DIR] [-W PIXELS -H PIXELS] [options]",
+     .explanation = "Shows, without loading anything, how much memory a picture takes in every\n"
+                    "precision and how large the model would be on disk, and names the best precision\n"
+                    "that fits: the most exact one that leaves a tenth of the free memory.\n"
+                    "\n"
+                    "What is used in place from the files is not memory of the program, but has to\n"
+                    "be read again at every step when the rest leaves no room to keep it.\n",
+     .examples = "  inkstone plan -m ~/models/Qwen-Image -W 1024 -H 1024 -g 4\n"
+                 "  inkstone plan -m ~/models/Qwen-Image --json | jq -r .best\n",
+     .options = plan_options,
+     .run = cli_plan},
+    {.name = "quantize",
+     .summary = "write a model in fewer bits",
+     .usage = "inkstone quantize [-m DIR] -o NEW_DIR --precision q8|q4|fp8 [options]",
+     .explanation = "Writes the model to a new folder with its matrices in fewer bits, which loads at\n"
+                    "once and takes less memory; --precision alone would convert at every start. The\n"
+                    "pictures are the same, bit for bit. The ends of the network, where errors weigh\n"
+                    "most, keep 16 bits, and so do matrices that match --keep.\n"
+                    "\n"
+                    "Prints the error of every matrix, and on a short run the error of what its layer\n"
+                    "gives. Takes little memory for a model of any size. The folder appears when it\n"
+                    "is complete; a killed run leaves NEW_DIR.partial-..., which can be deleted.\n",
+     .examples = "  inkstone quantize -m ~/models/Qwen-Image -o ~/models/qwen-image-q4 --precision q4\n"
+                 "  inkstone quantize -o demo-q4 --precision q4 --keep \"*.to_v=bf16\"\n"
+                 "  inkstone -m demo-q4 -p \"a red circle\"\n",
+     .options = quantize_options,
+     .run = cli_quantize},
     {.name = "pull",
      .summary = "load a model from the hub",
      .usage = "inkstone pull [options] ORG/NAME",

@@ -70,6 +70,13 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_TRIES] = {0, "tries", "COUNT", "attempts in a row that may bring nothing (default: 8)"},
     [CLI_TIMEOUT] = {0, "timeout", "SECONDS", "silence after which a connection is given up\n(default: 30)"},
     [CLI_DRY_RUN] = {0, "dry-run", NULL, "list what would be loaded, and load nothing"},
+    [CLI_FOLDER] = {'o', "output", "DIR", "new folder to write the model to"},
+    [CLI_KEEP] = {0, "keep", "PATTERN=bf16",
+                  "leave matrices in 16 bits whose name matches, such as\n"
+                  "\"*.attn.*=bf16\"; may be given more than once"},
+    [CLI_CALIBRATE] = {0, "calibrate", "on|off",
+                       "also measure what the layers give, on a short run\n"
+                       "(default: on for models below 2 GB)"},
     [CLI_JSON] = {0, "json", NULL, "print the result as one line of JSON"},
     [CLI_QUIET] = {'q', "quiet", NULL, "print nothing but errors"},
     [CLI_HELP] = {'h', "help", NULL, "explain this command"},
@@ -170,6 +177,22 @@ static ink_status store_count(cli_option_id id, const char *value, int64_t most,
     return refuse_value(id, value, expected, error);
 }
 
+static ink_status store_pattern(cli_options *options, const char *value, ink_error *error) {
+    const char *type = strrchr(value, '=');
+    if (!type || type == value || strcmp(type, "=bf16") != 0)
+        return refuse_value(CLI_KEEP, value, "PATTERN=bf16, such as \"*.attn.*=bf16\"", error);
+    if (options->n_keep == CLI_MOST_PATTERNS) return refuse_value(CLI_KEEP, value, "at most 64 patterns", error);
+    options->keep[options->n_keep++] = value;
+    return INK_OK;
+}
+
+static ink_status store_calibration(cli_options *options, const char *value, ink_error *error) {
+    bool on = strcmp(value, "on") == 0;
+    if (!on && strcmp(value, "off") != 0) return refuse_value(CLI_CALIBRATE, value, "on or off", error);
+    options->calibration = on ? INK_CALIBRATE_ON : INK_CALIBRATE_OFF;
+    return INK_OK;
+}
+
 static ink_status store_value(cli_options *options, cli_option_id id, const char *value, ink_error *error) {
     ink_request *request = &options->request;
     options->given[id] = value;
@@ -184,6 +207,8 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_JOBS: return store_count(id, value, 32, &options->jobs, error);
     case CLI_TRIES: return store_count(id, value, 1000, &options->tries, error);
     case CLI_TIMEOUT: return store_count(id, value, 3600, &options->timeout_seconds, error);
+    case CLI_KEEP: return store_pattern(options, value, error);
+    case CLI_CALIBRATE: return store_calibration(options, value, error);
     case CLI_GUIDANCE:
         if (app_parse_real(value, &request->guidance)) return INK_OK;
         return refuse_value(id, value, "a number, such as 4 or 2.5", error);
@@ -201,6 +226,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_TEXT_ENCODER:
     case CLI_VAE:
     case CLI_TOKENIZER:
+    case CLI_FOLDER:
     case CLI_REVISION:
     case CLI_ONLY:
     case CLI_AGAIN:

@@ -45,6 +45,9 @@ typedef enum cli_option_id {
     CLI_TRIES,
     CLI_TIMEOUT,
     CLI_DRY_RUN,
+    CLI_FOLDER,
+    CLI_KEEP,
+    CLI_CALIBRATE,
     CLI_JSON,
     CLI_QUIET,
     CLI_HELP,
@@ -82,6 +85,8 @@ typedef struct cli_lora {
     double scale;
 } cli_lora;
 
+enum { CLI_MOST_PATTERNS = 64 };
+
 typedef struct cli_options {
     const cli_command *command;
     const char *given[CLI_N_OPTIONS]; /* the value as typed, "" for an option without one; NULL: not given */
@@ -91,7 +96,10 @@ typedef struct cli_options {
     int64_t threads;
     cli_lora loras[CLI_MAX_LORAS];
     size_t n_loras;
-    bool random_seed;                     /* -S random */
+    bool random_seed;                    /* -S random */
+    const char *keep[CLI_MOST_PATTERNS]; /* as typed: PATTERN=bf16 */
+    size_t n_keep;
+    ink_calibration calibration;
     int64_t jobs, tries, timeout_seconds; /* 0: not given */
 } cli_options;
 

@@ -37,6 +37,8 @@ bool app_noise_parse(const char *text, ink_noise_dtype *noise) {
     return found >= 0;
 }
 
+const char *app_precision_name(ink_precision precision) { return precision_names[precision]; }
+
 bool app_precision_parse(const char *text, ink_precision *precision) {
     int found = find_name(precision_names, N_PRECISIONS, text);
     if (found >= 0) *precision = (ink_precision)found;

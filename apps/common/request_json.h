@@ -43,5 +43,7 @@ json_t *app_seed_to_json(uint64_t seed);
 const char *app_noise_name(ink_noise_dtype noise);
 bool app_noise_parse(const char *text, ink_noise_dtype *noise);
 bool app_precision_parse(const char *text, ink_precision *precision);
+/* The same back. Static storage. */
+const char *app_precision_name(ink_precision precision);
 
 #endif

@@ -1,0 +1,198 @@
+/* cli_plan.c - inkstone plan: what a picture needs in every precision, and which of them suits this machine. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/cli_commands.h"
+#include "common/request_json.h"
+#include "common/text_format.h"
+
+/* From the most exact to the smallest; see docs/numerics.md. AUTO: of a model that holds small numbers already. */
+static const ink_precision precisions[] = {INK_PRECISION_AUTO, INK_PRECISION_F32, INK_PRECISION_BF16,
+                                           INK_PRECISION_Q8,   INK_PRECISION_FP8, INK_PRECISION_Q4};
+enum { N_PRECISIONS = sizeof precisions / sizeof *precisions };
+
+typedef enum fit { FITS_WELL, FITS_REREADING, FITS_NOT, FIT_UNKNOWN } fit;
+
+typedef struct row {
+    ink_precision precision;
+    ink_memory_plan plan;
+    int64_t file_bytes; /* of the weights in this precision; 0: of f32, which is not written */
+    bool stored;        /* what the model has now */
+    fit fit;
+} row;
+
+typedef struct table {
+    row rows[N_PRECISIONS];
+    int n_rows;
+    ink_request request; /* of the last model: numbers only */
+    const row *best;
+} table;
+
+/* A machine has other things to do: weights and scratch shall leave a tenth of what is free. */
+static fit judge(const ink_memory_plan *plan) {
+    if (plan->available_bytes == 0) return FIT_UNKNOWN;
+    if (plan->peak_bytes > plan->available_bytes) return FITS_NOT;
+    return plan->peak_bytes + plan->mapped_bytes <= plan->available_bytes / 10 * 9 ? FITS_WELL : FITS_REREADING;
+}
+
+static void build_request(ink_request *request, const ink_model *model, const cli_options *options) {
+    static const cli_option_id ids[] = {CLI_NEGATIVE, CLI_WIDTH, CLI_HEIGHT, CLI_STEPS, CLI_GUIDANCE};
+    ink_request_init(request, model);
+    request->prompt = "a red circle on a blue background";
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) cli_options_apply(options, ids[i], request);
+    /* Guidance needs two prompts; who asks for it means it. */
+    if (options->given[CLI_GUIDANCE] && request->guidance > 1 && !request->negative_prompt) request->negative_prompt = " ";
+}
+
+/* What the model is stored in; AUTO: in mixed forms. */
+static ink_status find_stored(ink_precision *stored, const char *dir, const ink_model_options *parts, ink_error *error) {
+    ink_model *model = NULL;
+    ink_status status = ink_model_open(&model, dir, parts, error);
+    *stored = INK_PRECISION_AUTO;
+    if (status == INK_OK) app_precision_parse(ink_model_precision(model), stored);
+    ink_model_close(&model);
+    return status;
+}
+
+static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_options *parts, const cli_options *options,
+                           ink_error *error) {
+    ink_model_options opened = *parts;
+    opened.precision = r->precision;
+    const ink_quantize_options counted = {.precision = r->precision, .source = parts, .dry_run = 1};
+    ink_model *model = NULL;
+    ink_quantize_report *report = NULL;
+    ink_status status = ink_model_open(&model, dir, &opened, error);
+    if (status == INK_OK) {
+        build_request(&t->request, model, options);
+        status = ink_plan(&r->plan, model, &t->request, error);
+    }
+    ink_model_close(&model);
+    if (status == INK_OK && r->precision >= INK_PRECISION_BF16) {
+        /* Some files cannot be written anew; what a picture needs of them is known all the same. */
+        if (ink_quantize_model(&report, dir, NULL, &counted, NULL) == INK_OK) r->file_bytes = report->bytes;
+        ink_quantize_report_destroy(&report);
+    }
+    r->fit = judge(&r->plan);
+    return status;
+}
+
+/*
+ * The most exact that fits well, else the smallest that fits at all. Numbers larger than those that are stored win
+ * nothing: they are listed for those who check.
+ */
+static const row *choose(const table *t) {
+    const row *best = NULL;
+    bool mixed = t->rows[0].precision == INK_PRECISION_AUTO;
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        bool larger = r->precision == INK_PRECISION_F32 || (mixed && r->precision == INK_PRECISION_BF16);
+        if (larger && !r->stored && t->n_rows > 1) continue;
+        if (r->fit == FITS_WELL) return r;
+        if (r->fit == FITS_REREADING) best = r;
+    }
+    return best;
+}
+
+static ink_status fill(table *t, const char *dir, const ink_model_options *parts, const cli_options *options, ink_error *error) {
+    ink_precision stored, asked = options->given[CLI_PRECISION] ? options->precision : INK_PRECISION_AUTO;
+    ink_status status = find_stored(&stored, dir, parts, error);
+    for (int i = 0; i < N_PRECISIONS && status == INK_OK; i++) {
+        if (precisions[i] == INK_PRECISION_AUTO && stored != INK_PRECISION_AUTO) continue;
+        if (asked != INK_PRECISION_AUTO && precisions[i] != asked) continue;
+        row *r = &t->rows[t->n_rows++];
+        r->precision = precisions[i];
+        r->stored = stored == r->precision;
+        status = fill_row(t, r, dir, parts, options, error);
+        /* Of a model that is small already, most precisions change nothing. */
+        const ink_memory_plan *first = &t->rows[0].plan, *plan = &r->plan;
+        if (r > t->rows && t->rows[0].precision == INK_PRECISION_AUTO && plan->weight_bytes == first->weight_bytes &&
+            plan->mapped_bytes == first->mapped_bytes)
+            t->n_rows--;
+    }
+    if (status == INK_OK) t->best = choose(t);
+    return status;
+}
+
+/* ---- what is said ---- */
+
+static const char *fit_text(fit f) {
+    static const char *const texts[] = {"fits", "fits, but files are read again at every step", "does not fit", "unknown"};
+    return texts[f];
+}
+
+static json_t *table_to_json(const table *t, const char *dir) {
+    static const char *const fits[] = {"well", "rereading", "no", NULL};
+    json_t *list = json_array();
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        const ink_memory_plan *plan = &r->plan;
+        json_array_append_new(list,
+                              json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o, s:s?}", "precision", app_precision_name(r->precision),
+                                        "stored", (int)r->stored, "weight_bytes", (json_int_t)plan->weight_bytes, "mapped_bytes",
+                                        (json_int_t)plan->mapped_bytes, "scratch_bytes", (json_int_t)plan->scratch_bytes,
+                                        "peak_bytes", (json_int_t)plan->peak_bytes, "file_bytes",
+                                        r->file_bytes ? json_integer(r->file_bytes) : json_null(), "fits", fits[r->fit]));
+    }
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:s?}", "dir", cli_json_text(dir), "width", (json_int_t)t->request.width,
+                     "height", (json_int_t)t->request.height, "steps", (json_int_t)t->request.steps, "available_bytes",
+                     (json_int_t)t->rows[0].plan.available_bytes, "precisions", list, "best",
+                     t->best ? app_precision_name(t->best->precision) : NULL);
+}
+
+static void print_best(const table *t, const char *dir) {
+    if (!t->best) {
+        puts(t->rows[0].fit == FIT_UNKNOWN ? "How much memory this machine has is not known."
+                                           : "Nothing here fits this machine; a smaller picture (-W, -H) needs less scratch.");
+        return;
+    }
+    const char *name = app_precision_name(t->best->precision);
+    bool makes = !t->best->stored && t->best->file_bytes > 0 && t->best->precision != INK_PRECISION_BF16;
+    printf("Best here: %s%s.", name, t->best->stored ? ", as the model is stored" : "");
+    if (makes) {
+        printf(" Once: inkstone quantize -m ");
+        app_print_clean(stdout, dir);
+        printf(" -o NEW_FOLDER --precision %s", name);
+    }
+    putchar('\n');
+}
+
+static void print_table(const table *t, const char *dir) {
+    char weights[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], peak[APP_SHOWN_SIZE], file[APP_SHOWN_SIZE];
+    app_print_clean(stdout, dir);
+    printf(", %" PRId64 " x %" PRId64 "; %s of memory available\n\n", t->request.width, t->request.height,
+           app_show_bytes(weights, t->rows[0].plan.available_bytes));
+    printf("%-9s  %9s  %9s  %9s  %9s  %9s\n", "precision", "weights", "scratch", "peak", "in place", "on disk");
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        app_show_bytes(file, r->file_bytes);
+        printf("%-9s  %9s  %9s  %9s  %9s  %9s  %s\n", app_precision_name(r->precision),
+               app_show_bytes(weights, r->plan.weight_bytes), app_show_bytes(scratch, r->plan.scratch_bytes),
+               app_show_bytes(peak, r->plan.peak_bytes), app_show_bytes(mapped, r->plan.mapped_bytes), r->file_bytes ? file : "-",
+               fit_text(r->fit));
+    }
+    puts("\nweights, scratch: memory of our own, together at the peak; in place: used from the mapped files.");
+    print_best(t, dir);
+}
+
+int cli_plan(const cli_options *options) {
+    ink_error error = {0};
+    table t = {.n_rows = 0};
+    ink_model_options parts = {.precision = INK_PRECISION_AUTO};
+    const char *dir;
+    char *shown = NULL;
+    bool json = options->given[CLI_JSON] != NULL;
+    int exit_status;
+    ink_status status = cli_find_model(&shown, &dir, &parts, options, NULL, &error);
+    if (status == INK_OK) status = fill(&t, dir, &parts, options, &error);
+    if (status != INK_OK) {
+        exit_status = cli_report_error(json, &error);
+    } else if (json) {
+        exit_status = cli_print_json(table_to_json(&t, shown));
+    } else {
+        print_table(&t, shown);
+        exit_status = cli_finish_output(CLI_DONE);
+    }
+    free(shown);
+    return exit_status;
+}
