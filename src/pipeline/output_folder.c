@@ -116,24 +116,31 @@ ink_status ink_output_folder_publish(ink_output_folder *folder, ink_error *error
     return INK_OK;
 }
 
-/* Two levels, which is all that is ever made. What stays behind does no harm: it has a name that says so. */
-static void remove_folder(const char *path, int depth) {
-    DIR *folder = opendir(path);
-    if (!folder) return;
+/*
+ * Removes what is in the folder, which is closed. Two levels, which is all that is ever made, and without memory of ours, which may
+ * be what is wanting. What stays behind does no harm: it has a name that says so.
+ */
+static void empty_folder(int descriptor, int depth) {
+    DIR *folder = fdopendir(descriptor);
+    if (!folder) {
+        close(descriptor);
+        return;
+    }
     for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
-        if (is_dots(entry->d_name)) continue;
-        int at = dirfd(folder);
-        if (unlinkat(at, entry->d_name, 0) == 0 || depth == 0) continue;
-        char *inner = ink_format("%s/%s", path, entry->d_name);
-        if (inner) remove_folder(inner, depth - 1);
-        ink_free(inner);
+        if (is_dots(entry->d_name) || unlinkat(descriptor, entry->d_name, 0) == 0 || depth == 0) continue;
+        int inner = openat(descriptor, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (inner >= 0) empty_folder(inner, depth - 1);
+        unlinkat(descriptor, entry->d_name, AT_REMOVEDIR);
     }
     closedir(folder);
-    rmdir(path);
 }
 
 void ink_output_folder_discard(ink_output_folder *folder) {
-    if (folder->partial) remove_folder(folder->partial, 1);
+    int descriptor = folder->partial ? open(folder->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (descriptor >= 0) {
+        empty_folder(descriptor, 1);
+        rmdir(folder->partial);
+    }
     ink_free(folder->partial);
     ink_free(folder->path);
     *folder = (ink_output_folder){0};
