@@ -16,6 +16,9 @@ static const struct tier {
 #ifdef INK_HAVE_AVX2
     {"avx2", &ink_ops_cpu, &ink_cpu_kernels_avx2},
 #endif
+#ifdef INK_HAVE_NEON
+    {"neon", &ink_ops_cpu, &ink_cpu_kernels_neon},
+#endif
 };
 
 enum { N_TIERS = sizeof tiers / sizeof *tiers };

@@ -48,5 +48,6 @@ typedef struct ink_cpu_kernels {
 
 extern const ink_cpu_kernels ink_cpu_kernels_c;
 extern const ink_cpu_kernels ink_cpu_kernels_avx2;
+extern const ink_cpu_kernels ink_cpu_kernels_neon;
 
 #endif

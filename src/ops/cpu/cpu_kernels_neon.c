@@ -1,0 +1,6 @@
+/* cpu_kernels_neon.c - tier `neon`: 16-byte vectors and fused multiply-add; 24 of 32 registers hold the tile. */
+#define INK_KERNELS ink_cpu_kernels_neon
+#define VECTOR_FLOATS 4
+#define TILE_VECTORS 4
+#define TILE_ROWS 6
+#include "ops/cpu/cpu_kernels_template.h"
