@@ -262,7 +262,7 @@ typedef struct ink_image ink_image;
 
 typedef struct ink_session_options {
     int64_t threads; /* 0: one per core this process may use */
-    const char *cpu; /* NULL or "auto": the best tier here; or the name of a tier, such as "ref", "c", "avx2" */
+    const char *cpu; /* NULL or "auto": the best tier here; or the name of a tier, such as "ref", "c", "avx2", "neon" */
 } ink_session_options;
 
 /* The session borrows the model, which must outlive it. options may be NULL. */

@@ -64,10 +64,11 @@ static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {
-    const char *tier; /* "ref", "c", "avx2" */
+    const char *tier; /* "ref", "c", "avx2", "neon" ... */
     const struct ink_ops *ops;
     const void *kernels;  /* what the implementations of this table need of their tier; NULL for `ref` */
     ink_threads *threads; /* borrowed */
+    bool rounds_rows;     /* linear and conv2d round x to bf16 where they multiply it with weights in bf16 */
 } ink_device;
 
 /* Implementations get checked shapes. */

@@ -2,6 +2,9 @@
 #include "ops/ops_tiers.h"
 
 #include <string.h>
+#ifdef INK_HAVE_NEON
+#include <sys/auxv.h>
+#endif
 
 #include "ops/cpu/cpu_kernels.h"
 
@@ -9,15 +12,17 @@ static const struct tier {
     const char *name;
     const ink_ops *ops;
     const void *kernels;
+    bool rounds_rows;
 } tiers[] = {
     /* Best last. */
-    {"ref", &ink_ops_ref, NULL},
-    {"c", &ink_ops_cpu, &ink_cpu_kernels_c},
+    {"ref", &ink_ops_ref, NULL, false},
+    {"c", &ink_ops_cpu, &ink_cpu_kernels_c, false},
 #ifdef INK_HAVE_AVX2
-    {"avx2", &ink_ops_cpu, &ink_cpu_kernels_avx2},
+    {"avx2", &ink_ops_cpu, &ink_cpu_kernels_avx2, false},
 #endif
 #ifdef INK_HAVE_NEON
-    {"neon", &ink_ops_cpu, &ink_cpu_kernels_neon},
+    {"neon", &ink_ops_cpu, &ink_cpu_kernels_neon, false},
+    {"neon_bf16", &ink_ops_cpu, &ink_cpu_kernels_neon_bf16, true},
 #endif
 };
 
@@ -26,6 +31,9 @@ enum { N_TIERS = sizeof tiers / sizeof *tiers };
 static bool machine_runs(const char *name) {
 #ifdef INK_HAVE_AVX2
     if (strcmp(name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#ifdef INK_HAVE_NEON
+    if (strcmp(name, "neon_bf16") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
 #endif
     (void)name;
     return true;
@@ -36,7 +44,7 @@ bool ink_device_open(ink_device *device, const char *name, ink_threads *threads,
     for (int i = N_TIERS - 1; i >= 0; i--) {
         if (!best && strcmp(name, tiers[i].name) != 0) continue;
         if (machine_runs(tiers[i].name)) {
-            *device = (ink_device){tiers[i].name, tiers[i].ops, tiers[i].kernels, threads};
+            *device = (ink_device){tiers[i].name, tiers[i].ops, tiers[i].kernels, threads, tiers[i].rounds_rows};
             return true;
         }
         *why = "this processor lacks its instructions";

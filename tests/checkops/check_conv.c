@@ -7,6 +7,7 @@ typedef struct conv_case {
     ink_tensor dst, x, bias, residual;
     ink_weight w;
     bool adds;
+    bool rounded; /* x are bf16 numbers */
     ink_conv_shape shape;
 } conv_case;
 
@@ -22,20 +23,22 @@ static const double *conv_bound(checker *c, const conv_case *a) {
     int64_t width = ink_conv_out(s->width, *s);
     for (int64_t pixel = 0; pixel < a->dst.rows; pixel++) {
         for (int64_t o = 0; o < a->dst.cols; o++) {
-            double sum = a->bias.data[o], magnitude = fabs(sum);
+            double sum = a->bias.data[o], magnitude = 0, operands = 0;
             for (int64_t tap = 0; tap < s->kernel * s->kernel; tap++) {
                 int64_t y = pixel / width * s->stride + tap / s->kernel - s->pad_before;
                 int64_t x = pixel % width * s->stride + tap % s->kernel - s->pad_before;
                 if (y < 0 || y >= s->height || x < 0 || x >= s->width) continue;
                 for (int64_t i = 0; i < a->x.cols; i++) {
-                    double product = ink_row(a->x, y * s->width + x)[i] * weight_at(&a->w, o, tap * a->x.cols + i);
-                    sum += product;
-                    magnitude += fabs(product);
+                    double left = ink_row(a->x, y * s->width + x)[i], right = weight_at(&a->w, o, tap * a->x.cols + i);
+                    sum += left * right;
+                    magnitude += fabs(left * right);
+                    operands += fabs(left) + fabs(right);
                 }
             }
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
-            bound[pixel * a->dst.cols + o] = ROUNDING * sum_factor(a->w.cols) * magnitude + 2 * ROUNDING * (fabs(sum) + residual) +
-                                             SMALLEST * (double)(a->w.cols + 4);
+            double error = product_error(c, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
+                           ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
+            bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }
     }
     return bound;
@@ -58,6 +61,10 @@ static void check_shape(checker *c, ink_conv_shape s, int64_t in, int64_t out, i
                    .shape = s};
     a.residual = take(c, pixels, out, others, 1);
     a.dst = added == RESIDUAL_IS_DST ? a.residual : take_blank(c, pixels, out);
+    if (rounds_rows(c, dtype) && random_below(c, 2)) {
+        a.rounded = true;
+        round_rows(a.x);
+    }
     result r = {a.dst, exact ? NULL : conv_bound(c, &a)};
     check_call(c, call, &a, &r, 1);
 }

@@ -11,6 +11,7 @@ typedef struct linear_case {
     ink_tensor low; /* of a weight with a branch */
     ink_weight up;
     ink_linear_epilogue e;
+    bool rounded; /* x and low are bf16 numbers */
 } linear_case;
 
 static void call(const ink_device *device, const void *arguments) {
@@ -24,29 +25,34 @@ static double activate(ink_activation activation, double x) {
     return x;
 }
 
+/* Row i of x times row j of w, as part of a sum of `depth` products, and how far that may be off. */
+static void add_products(checker *c, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth, bool rounded,
+                         double *sum, double *error) {
+    double magnitude = 0, operands = 0;
+    for (int64_t k = 0; k < x.cols; k++) {
+        double left = ink_row(x, i)[k], right = weight_at(w, j, k);
+        *sum += left * right;
+        magnitude += fabs(left * right);
+        operands += fabs(left) + fabs(right);
+    }
+    *error += product_error(c, w->dtype, depth, magnitude, operands, rounded);
+}
+
 /*
- * Sum: sum_factor roundings of sum|x w| + |bias|. Activation: its slope is at most 1.13, and it may be wrong by some roundings of
- * its argument (1 + tanh cancels). Then a rounding each for gate and dst. Subnormal products have an absolute error.
+ * Sum: product_error, and a sum_factor of the bias. Activation: its slope is at most 1.13, and it may be wrong by some roundings
+ * of its argument (1 + tanh cancels). Then a rounding each for gate and dst. Subnormal products have an absolute error.
  */
 static const double *linear_bound(checker *c, const linear_case *a) {
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
+    int64_t depth = a->x.cols + (a->e.low ? a->low.cols : 0);
     for (int64_t i = 0; i < a->dst.rows; i++) {
         for (int64_t j = 0; j < a->dst.cols; j++) {
-            double sum = 0, magnitude = 0;
-            for (int64_t k = 0; k < a->x.cols; k++) {
-                double product = ink_row(a->x, i)[k] * weight_at(&a->w, j, k);
-                sum += product;
-                magnitude += fabs(product);
-            }
-            for (int64_t k = 0; a->e.low && k < a->low.cols; k++) {
-                double product = ink_row(a->low, i)[k] * weight_at(&a->up, j, k);
-                sum += product;
-                magnitude += fabs(product);
-            }
+            double sum = 0, error = 0;
+            add_products(c, a->x, &a->w, i, j, depth, a->rounded, &sum, &error);
+            if (a->e.low) add_products(c, a->low, &a->up, i, j, depth, a->rounded, &sum, &error);
             double bias = a->e.bias ? a->e.bias->data[j] : 0, gate = a->e.gate ? a->e.gate->data[j] : 1;
             double before = a->e.add_to_dst ? ink_row(a->dst, i)[j] : 0;
-            int64_t depth = a->x.cols + (a->e.low ? a->low.cols : 0);
-            double error = ROUNDING * sum_factor(depth) * (magnitude + fabs(bias)) + SMALLEST * (double)(depth + 4);
+            error += ROUNDING * sum_factor(depth) * fabs(bias) + 4 * SMALLEST;
             if (a->e.activation != INK_ACT_NONE) error = 1.13 * error + 8 * ROUNDING * fabs(sum + bias);
             double value = activate(a->e.activation, sum + bias) * gate;
             bound[i * a->dst.cols + j] = error * fabs(gate) + 2 * ROUNDING * (fabs(value) + fabs(before)) + SMALLEST;
@@ -90,7 +96,14 @@ static void check_branch(checker *c, shape s, ink_dtype dtype, fill kind, int ep
         a.w.up = &a.up;
         a.e.low = &a.low;
     }
-    result r = {a.dst, exact && activation == INK_ACT_NONE ? NULL : linear_bound(c, &a)};
+    bool rounding = rounds_rows(c, dtype) || (rank > 0 && rounds_rows(c, a.up.dtype));
+    if (rounding && random_below(c, 2)) {
+        a.rounded = true;
+        round_rows(a.x);
+        if (rank > 0) round_rows(a.low);
+    }
+    exact = exact && activation == INK_ACT_NONE && !(rounding && kind == SUBNORMALS);
+    result r = {a.dst, exact ? NULL : linear_bound(c, &a)};
     check_call(c, call, &a, &r, 1);
 }
 

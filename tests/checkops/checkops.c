@@ -202,6 +202,21 @@ double *take_bounds(checker *c, int64_t n) {
 
 double sum_factor(int64_t n) { return 8 + 4 * sqrt((double)n); }
 
+bool rounds_rows(const checker *c, ink_dtype dtype) { return dtype == INK_BF16 && c->device.rounds_rows; }
+
+void round_rows(ink_tensor x) {
+    for (int64_t i = 0; i < x.rows; i++)
+        for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] = ink_f32_from_bf16(ink_bf16_from_f32(ink_row(x, i)[j]));
+}
+
+/* BFMMLA takes products exactly and rounds their sums to odd, which may be off by twice as much as to nearest; what is smaller
+   than a normal number counts as zero, before and after. */
+double product_error(const checker *c, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
+    if (!rounds_rows(c, dtype)) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
+    double of_rows = rounded ? 0 : 0x1p-8; /* half the distance from 1 to the next bf16 */
+    return (of_rows + 2 * ROUNDING * sum_factor(n)) * magnitude + 0x1p-126 * (operands + (double)n);
+}
+
 /* ---- judgement ---------------------------------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3))) static void fail(checker *c, const char *format, ...) {

@@ -108,6 +108,16 @@ void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor 
  */
 double sum_factor(int64_t n);
 
+/*
+ * Whether the tier under test rounds the left rows of a product with weights of that type to bf16. Integers as INTEGERS has them
+ * stay exact. What is rounded already must come out as close as from any tier, so half of the cases begin with round_rows.
+ */
+bool rounds_rows(const checker *c, ink_dtype dtype);
+void round_rows(ink_tensor x);
+/* How far a sum of n products may be off: `magnitude` is the sum of |x w|, `operands` that of |x| + |w|, `rounded` whether
+   the x are bf16 numbers. */
+double product_error(const checker *c, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
+
 /* ---- the checks, by name of the op ---------------------------------------------------------------------------------- */
 
 typedef struct family {

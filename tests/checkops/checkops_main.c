@@ -48,8 +48,8 @@ static int64_t check_tier(checker *c, const char *tier, const char *op) {
         double began = ink_seconds();
         checker_begin(c, &device, f->op);
         f->check(c);
-        printf("%-4s %-6s %-34s %4" PRId64 " cases, at most %3.0f%% of what is allowed, %5.2f s\n", c->n_failures ? "FAIL" : "ok",
-               tier, f->op, c->n_cases, 100 * c->worst, ink_seconds() - began);
+        printf("%-4s %-9s %-34s %4" PRId64 " cases, at most %3.0f%% of what is allowed, %5.2f s\n", c->n_failures ? "FAIL" : "ok",
+               device.tier, f->op, c->n_cases, 100 * c->worst, ink_seconds() - began);
         fflush(stdout);
         n_failures += c->n_failures;
     }

@@ -536,7 +536,7 @@ static const struct planted {
 
 /* Runs the check until the bug is found, or to its end. */
 static void look_for(checker *c, const struct planted *p) {
-    ink_device device = {"planted", &p->ops, NULL, c->threads[0]};
+    ink_device device = {"planted", &p->ops, NULL, c->threads[0], false};
     checker_begin(c, &device, p->op);
     if (setjmp(c->stop)) return;
     for (const family *f = families; f->op; f++)

@@ -15,8 +15,20 @@ enum { INK_MAX_TILE_ROWS = 8, INK_MAX_TILE_COLS = 32 };
 
 typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_CPU_ACT_SILU } ink_cpu_activation;
 
+/* A product in bf16: both sides are packed, tiles are those of the f32 product. Panels are aligned to 64 bytes. */
+typedef struct ink_cpu_matmul_bf16 {
+    int64_t k_unit; /* panels are padded to a multiple of it, with zeros */
+    /* Packs k numbers of tile_rows rows, rounded to bf16. */
+    void (*pack_left)(void *panel, const float *const *rows, int64_t k);
+    /* Packs k numbers of n <= tile_cols rows of W, missing rows as zeros. */
+    void (*pack_right)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
+    /* c [tile_rows, tile_cols] += left right */
+    void (*multiply)(float *c, const void *left, const void *right, int64_t k);
+} ink_cpu_matmul_bf16;
+
 typedef struct ink_cpu_kernels {
     int64_t tile_rows, tile_cols;
+    const ink_cpu_matmul_bf16 *bf16; /* how to multiply with weights in bf16; NULL: as in f32 */
 
     /* c [tile_rows, tile_cols] += A B;  row i of A is a[i] [k], B is packed [k, tile_cols]; c and B aligned to 32 bytes or
        the tier's vectors if they are longer */
@@ -49,5 +61,6 @@ typedef struct ink_cpu_kernels {
 extern const ink_cpu_kernels ink_cpu_kernels_c;
 extern const ink_cpu_kernels ink_cpu_kernels_avx2;
 extern const ink_cpu_kernels ink_cpu_kernels_neon;
+extern const ink_cpu_kernels ink_cpu_kernels_neon_bf16;
 
 #endif

@@ -3,6 +3,7 @@
  *   INK_KERNELS      the name of the table to define
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
+ *   MATMUL_BF16      a static ink_cpu_matmul_bf16 that is declared before, if the tier has one
  *   TILE_ROWS        rows of the tile; TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 registers are in use at once
  *
  * Everything is static: an inline function that another object could pick up would carry this tier's instructions to machines
@@ -207,6 +208,9 @@ static void scale_row(float *x, float factor, int64_t n) {
 const ink_cpu_kernels INK_KERNELS = {
     .tile_rows = TILE_ROWS,
     .tile_cols = TILE_COLS,
+#ifdef MATMUL_BF16
+    .bf16 = &MATMUL_BF16,
+#endif
     .matmul_tile = matmul_tile,
     .pack_f32 = pack_f32,
     .pack_bf16 = pack_bf16,

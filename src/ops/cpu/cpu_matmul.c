@@ -62,6 +62,23 @@ static void pack_panel(const product *p, float *panel, int64_t col, int64_t n_co
     }
 }
 
+/* What add_slice does with packed left rows and weights in bf16; `inner` counts in rows of the weight. */
+static void add_slice_bf16(const product *p, float *sums, const float *const *left, int64_t n_rows, int64_t col0, int64_t n_cols,
+                           int64_t inner, int64_t n_inner) {
+    const int64_t tile_rows = p->kernels->tile_rows, tile_cols = p->kernels->tile_cols;
+    const ink_cpu_matmul_bf16 *bf16 = p->kernels->bf16;
+    const int64_t left_size = (n_inner + bf16->k_unit - 1) / bf16->k_unit * bf16->k_unit * tile_rows;
+    _Alignas(64) uint16_t rows[BLOCK_ROWS * BLOCK_INNER], panel[BLOCK_INNER * INK_MAX_TILE_COLS];
+    for (int64_t i = 0; i < n_rows; i += tile_rows) bf16->pack_left(rows + i / tile_rows * left_size, left + i, n_inner);
+    for (int64_t col = 0; col < n_cols; col += tile_cols) {
+        const uint16_t *w = (const uint16_t *)p->w->data + (col0 + col) * p->w->cols + inner;
+        bf16->pack_right(panel, w, p->w->cols, ink_cpu_min(tile_cols, n_cols - col), n_inner);
+        float *tile = sums + col * BLOCK_ROWS;
+        for (int64_t i = 0; i < n_rows; i += tile_rows, tile += tile_rows * tile_cols)
+            bf16->multiply(tile, rows + i / tile_rows * left_size, panel, n_inner);
+    }
+}
+
 /* Adds the slice [inner, inner + n_inner) of one tap to the sums of a block. */
 static void add_slice(const product *p, float *sums, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, int64_t tap,
                       int64_t inner, int64_t n_inner) {
@@ -72,6 +89,10 @@ static void add_slice(const product *p, float *sums, int64_t row0, int64_t n_row
         /* Rows past the end repeat the last one: computed, never stored. */
         const float *row = left_row(p, row0 + ink_cpu_min(i, n_rows - 1), tap);
         left[i] = row ? row + inner : zeros;
+    }
+    if (p->w->dtype == INK_BF16 && p->kernels->bf16) {
+        add_slice_bf16(p, sums, left, padded_rows, col0, n_cols, tap * p->x.cols + inner, n_inner);
+        return;
     }
     _Alignas(64) float panel[BLOCK_INNER * INK_MAX_TILE_COLS];
     for (int64_t col = 0; col < n_cols; col += tile_cols) {

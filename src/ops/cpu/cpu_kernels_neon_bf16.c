@@ -1,0 +1,87 @@
+/*
+ * cpu_kernels_neon_bf16.c - tier `neon_bf16`: tier `neon`, and products with bf16 weights by BFMMLA, which multiplies 2 x 4 by
+ * 4 x 2 numbers. Left rows are rounded to bf16 for them, to nearest even; sums are f32.
+ *
+ * BFMMLA has an arithmetic of its own: products are exact, but the sum of a pair of them and its addition to the accumulator
+ * round to odd (an error below one unit in the last place instead of half of one), and subnormal numbers count as zero.
+ */
+#include <arm_neon.h>
+
+#include "ops/cpu/cpu_kernels.h"
+
+#define INK_KERNELS ink_cpu_kernels_neon_bf16
+#define VECTOR_FLOATS 4
+#define TILE_VECTORS 4
+#define TILE_ROWS 6
+#define MATMUL_BF16 matmul_bf16
+static const ink_cpu_matmul_bf16 matmul_bf16;
+#include "ops/cpu/cpu_kernels_template.h"
+
+/* The same tile as in f32: 24 of 32 registers hold the sums, 3 + 1 the operands of one step. */
+enum { BF16_UNIT = 4 };
+
+/* Panels of either side: [k / 4] steps of [n_rows] rows of 4 numbers, zeros after the last of k. */
+
+static void bf16_pack_row(uint16_t *panel, int64_t n_rows, const uint16_t *row, int64_t k) {
+    int64_t i = 0;
+    for (; i + BF16_UNIT <= k; i += BF16_UNIT) vst1_u16(panel + i * n_rows, vld1_u16(row + i));
+    if (i == k) return;
+    uint16_t rest[BF16_UNIT] = {0};
+    memcpy(rest, row + i, (size_t)(k - i) * sizeof *rest);
+    vst1_u16(panel + i * n_rows, vld1_u16(rest));
+}
+
+static void bf16_round_row(uint16_t *panel, int64_t n_rows, const float *row, int64_t k) {
+    int64_t i = 0;
+    for (; i + BF16_UNIT <= k; i += BF16_UNIT)
+        vst1_u16(panel + i * n_rows, vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(row + i))));
+    if (i == k) return;
+    float rest[BF16_UNIT] = {0};
+    memcpy(rest, row + i, (size_t)(k - i) * sizeof *rest);
+    vst1_u16(panel + i * n_rows, vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(rest))));
+}
+
+static void bf16_pack_left(void *panel, const float *const *rows, int64_t k) {
+    for (int64_t row = 0; row < TILE_ROWS; row++) bf16_round_row((uint16_t *)panel + row * BF16_UNIT, TILE_ROWS, rows[row], k);
+}
+
+static void bf16_pack_right(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
+    uint16_t *to = panel;
+    if (n < TILE_COLS) memset(to, 0, (size_t)((k + BF16_UNIT - 1) / BF16_UNIT * BF16_UNIT * TILE_COLS) * sizeof *to);
+    for (int64_t row = 0; row < n; row++) bf16_pack_row(to + row * BF16_UNIT, TILE_COLS, w + row * stride, k);
+}
+
+static void bf16_multiply(float *restrict c, const void *left, const void *right, int64_t k) {
+    /* sum[i][j]: rows 2 i, 2 i + 1 by columns 2 j, 2 j + 1 */
+    float32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
+    for (int i = 0; i < TILE_ROWS / 2; i++)
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            const float *at = c + 2 * i * TILE_COLS + 2 * j;
+            sum[i][j] = vcombine_f32(vld1_f32(at), vld1_f32(at + TILE_COLS));
+        }
+    const uint16_t *a = left, *b = right;
+    for (int64_t at = 0; at < k; at += BF16_UNIT, a += BF16_UNIT * TILE_ROWS, b += BF16_UNIT * TILE_COLS) {
+        bfloat16x8_t rows[TILE_ROWS / 2];
+        for (int i = 0; i < TILE_ROWS / 2; i++) rows[i] = vreinterpretq_bf16_u16(vld1q_u16(a + 2 * BF16_UNIT * i));
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            bfloat16x8_t cols = vreinterpretq_bf16_u16(vld1q_u16(b + 2 * BF16_UNIT * j));
+#pragma GCC unroll 4
+            for (int i = 0; i < TILE_ROWS / 2; i++) sum[i][j] = vbfmmlaq_f32(sum[i][j], rows[i], cols);
+            __asm__ volatile("" ::: "memory"); /* no loads ahead: there is no register for them, and sums would be spilt */
+        }
+    }
+    for (int i = 0; i < TILE_ROWS / 2; i++)
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            float *at = c + 2 * i * TILE_COLS + 2 * j;
+            vst1_f32(at, vget_low_f32(sum[i][j]));
+            vst1_f32(at + TILE_COLS, vget_high_f32(sum[i][j]));
+        }
+}
+
+static const ink_cpu_matmul_bf16 matmul_bf16 = {
+    .k_unit = BF16_UNIT,
+    .pack_left = bf16_pack_left,
+    .pack_right = bf16_pack_right,
+    .multiply = bf16_multiply,
+};
