@@ -67,7 +67,7 @@ static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
     const int64_t mib = 1 << 20, available = ink_available_memory();
     int64_t bytes = 1024 * mib;
     if (available > 0 && bytes > available / 8) bytes = available / 8;
-    return ink_cpu_bandwidth(device, tiny ? 8 * mib : bytes, tiny ? 0.01 : 2);
+    return ink_cpu_bandwidth(device, tiny ? 2 * mib : bytes, tiny ? 0.002 : 2);
 }
 
 /* ---- cases --------------------------------------------------------------------------------------------------------- */
@@ -75,7 +75,7 @@ static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
 static ink_status run_precision(ink_bench_run *run, const char *tier, ink_bandwidth bandwidth, int64_t whole_blocks, bool tiny) {
     const ink_bench_options *o = run->options;
     double peak = ink_cpu_peak_flops(&run->session->device, run->model->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16,
-                                     tiny ? 0.01 : 0.5);
+                                     tiny ? 0.002 : 0.5);
     for (size_t i = 0; i < o->n_sizes; i++)
         run->cases[i] = (ink_bench_case){.architecture = o->synthetic,
                                          .backend = "cpu",

@@ -258,7 +258,7 @@ static ink_status count_size(count *n, work *w, ink_bench_case *c) {
     ink_arena_create_dry(&w->arena);
     begin_size(w, c);
     w->kind->setup(w);
-    w->kind->call(w);
+    if (w->ctx.status == INK_OK) w->kind->call(w);
     *n = (count){w->binder.peak_bytes, (int64_t)w->arena.peak, w->ctx.work, w->ctx.products};
     ink_status status = w->ctx.status;
     end_size(w);
@@ -291,6 +291,22 @@ static ink_status count_all(count *counts, ink_bench_run *run) {
                     ink_model_precision(run->model), (long long)c->width, (long long)c->height, (double)peak / gib,
                     (double)available / gib);
         }
+        end_phase(&w);
+    }
+    return status;
+}
+
+ink_status ink_bench_add_flops(ink_bench_run *run, ink_bench_case *c) {
+    ink_bench_time *const times[N_KINDS] = {&c->text, &c->modulation, &c->step, &c->decode};
+    ink_status status = INK_OK;
+    for (int k = 0; k < N_KINDS && status == INK_OK; k++) {
+        work w;
+        count n;
+        status = begin_phase(&w, run, &kinds[k], true, 0);
+        if (status == INK_OK) status = count_size(&n, &w, c);
+        times[k]->flops = status == INK_OK ? 2 * n.products : 0;
+        w.c = c;
+        if (status == INK_OK) kinds[k].store(c, &w, *times[k]);
         end_phase(&w);
     }
     return status;

@@ -19,6 +19,9 @@ typedef struct ink_bench_run {
 ink_status ink_bench_phases(ink_bench_run *run);
 ink_status ink_bench_picture(ink_bench_run *run, size_t i);
 
+/* What single phases fill in beside times, for a whole picture: products, and forward and block from the time of a step. */
+ink_status ink_bench_add_flops(ink_bench_run *run, ink_bench_case *c);
+
 /* Least and median of times [n], which are sorted by this; n >= 1. */
 ink_bench_time ink_bench_time_of(double *times, int64_t n, double flops);
 

@@ -67,6 +67,7 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
         c->modulation = once(prepare, 1);
         c->decode = once(seconds[INK_PHASE_DECODE], 1);
         c->step = ink_bench_time_of(w.steps, w.n_steps, 0);
+        status = ink_bench_add_flops(run, c);
         c->total_seconds = seconds[INK_PHASE_TEXT] + prepare + seconds[INK_PHASE_DENOISE] + seconds[INK_PHASE_DECODE];
     }
     ink_free(w.steps);
