@@ -1,4 +1,4 @@
-/* bench.c - measuring without a checkpoint: options, the roofline, and a case for each precision and size. */
+/* bench_run.c - measuring without a checkpoint: options, the roofline, and a case for each precision and size. */
 #include <inttypes.h>
 #include <string.h>
 
