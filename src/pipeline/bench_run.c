@@ -70,12 +70,16 @@ static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
     return ink_cpu_bandwidth(device, tiny ? 2 * mib : bytes, tiny ? 0.002 : 2);
 }
 
+static double measure_peak(const ink_bench_run *run, bool tiny) {
+    ink_dtype weights = run->model->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16;
+    return ink_cpu_peak_flops(&run->session->device, weights, tiny ? 0.002 : 0.5);
+}
+
 /* ---- cases --------------------------------------------------------------------------------------------------------- */
 
 static ink_status run_precision(ink_bench_run *run, const char *tier, ink_bandwidth bandwidth, int64_t whole_blocks, bool tiny) {
     const ink_bench_options *o = run->options;
-    double peak = ink_cpu_peak_flops(&run->session->device, run->model->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16,
-                                     tiny ? 0.002 : 0.5);
+    double peak = measure_peak(run, tiny);
     for (size_t i = 0; i < o->n_sizes; i++)
         run->cases[i] = (ink_bench_case){.architecture = o->synthetic,
                                          .backend = "cpu",
@@ -96,6 +100,10 @@ static ink_status run_precision(ink_bench_run *run, const char *tier, ink_bandwi
     ink_status status = o->picture ? INK_OK : ink_bench_phases(run);
     for (size_t i = 0; i < o->n_sizes && status == INK_OK; i++) {
         if (o->picture) status = ink_bench_picture(run, i);
+        /* Once more: what other programs do to the machine is rarely the same before and after. */
+        double again = status == INK_OK && (o->picture || i == 0) ? measure_peak(run, tiny) : 0;
+        if (again > peak) peak = again;
+        run->cases[i].roofline_flops = peak;
         if (status == INK_OK && o->result) o->result(o->user, &run->cases[i]);
     }
     return status;
