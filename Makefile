@@ -18,9 +18,9 @@ demo: build ## Draw demo.png with the model that comes along
 test: build ## Run all tests
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
-bench: build ## Time the ops, and the phases of drawing one picture with the model that comes along
-	$(BUILD)/tests/checkops --bench
-	$(BUILD)/inkstone -p "a red circle above the word INK on a white background" -S 5 -o $(BUILD)/bench.png
+bench: build ## Time the ops of the best tier and a block of the published model, with random weights
+	$(BUILD)/tests/checkops --bench --tier auto --no-ref --no-cold --filter "[10"
+	$(BUILD)/inkstone bench --synthetic qwen-image:1 --size 512x512 --precision bf16,q4 --phases modulation,denoise
 
 build: bootstrap ## Build library, program and tests in build/
 	cmake --preset default

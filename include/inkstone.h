@@ -379,6 +379,80 @@ INK_API ink_status ink_quantize_model(ink_quantize_report **report, const char *
                                       const ink_quantize_options *options, ink_error *error);
 INK_API void ink_quantize_report_destroy(ink_quantize_report **report);
 
+/* ---- measuring -------------------------------------------------------------------------------------------------- */
+
+/* What to time, as bits. Without any: all of them. */
+enum {
+    INK_BENCH_TEXT = 1,       /* the text encoder, one prompt */
+    INK_BENCH_MODULATION = 2, /* the modulation of all steps */
+    INK_BENCH_DENOISE = 4,    /* forwards of the transformer */
+    INK_BENCH_DECODE = 8      /* the VAE */
+};
+
+typedef struct ink_bench_size {
+    int64_t width, height; /* pixels, as in a request */
+} ink_bench_size;
+
+typedef struct ink_bench_time {
+    double min, median; /* seconds; both 0 when it was not measured */
+    double flops;       /* of one run: two for each product that linear layers, attention and convolutions add up */
+    int64_t runs;
+} ink_bench_time;
+
+/* One precision at one size. */
+typedef struct ink_bench_case {
+    const char *architecture; /* as asked for */
+    const char *backend;      /* "cpu". Static storage, as the tier */
+    const char *tier;
+    int64_t threads;
+    ink_precision precision;
+    int64_t width, height, batch, text_tokens;
+    int64_t blocks, whole_blocks; /* that were run; that the architecture has */
+    int64_t steps;                /* of modulation, and of a whole picture */
+    int picture;                  /* whether a whole picture was drawn; then forward is a step divided by batch */
+    ink_bench_time text, modulation, step, forward, block, decode;
+    double total_seconds; /* of a whole picture: all phases, without filling; else 0 */
+    double fill_seconds;  /* making the random weights, in no other figure */
+    int64_t weight_bytes; /* the most held at a time: of weights, of scratch, of both together, as counted */
+    int64_t scratch_bytes;
+    int64_t peak_bytes;
+    int64_t process_peak_bytes;   /* the most that was resident, as the system counts; 0: unknown */
+    double roofline_flops;        /* per second, of the tier's inner loop, fed from the cache; 0: it has none */
+    double read_bytes_per_second; /* of memory beyond the caches */
+    double copy_bytes_per_second; /* read and written together */
+} ink_bench_case;
+
+typedef struct ink_bench_options {
+    /*
+     * "qwen-image": the sizes of the published networks; "qwen-image:N": N blocks of the transformer instead of all. "tiny": sizes
+     * that take no time, to try things out.
+     */
+    const char *synthetic;
+    const ink_bench_size *sizes; /* [n_sizes]; none: 512 x 512 and 1024 x 1024 */
+    size_t n_sizes;
+    const ink_precision *precisions; /* [n_precisions], AUTO being BF16; none: BF16 */
+    size_t n_precisions;
+    int64_t batch;       /* passes in a step: 1, or 2 as with guidance; 0: 2 */
+    int64_t text_tokens; /* of each prompt that reach the transformer; 0: 34 */
+    int64_t steps;       /* 0: 20 */
+    int64_t repeat;      /* runs of each phase, after one to warm up if there are several; 0: 3 */
+    unsigned phases;     /* INK_BENCH_..., 0: all; without effect on a whole picture */
+    int picture;         /* draw whole pictures, phase by phase, as ink_generate does */
+    int64_t threads;     /* as in ink_session_options */
+    const char *cpu;
+    ink_progress_fn progress; /* may be NULL. Return non-zero to cancel. LOAD counts bytes of random weights. */
+    /* Called for each case when it is complete, all sizes of a precision together. Valid during the call. */
+    void (*result)(void *user, const ink_bench_case *result);
+    void *user; /* of both */
+} ink_bench_options;
+
+/*
+ * Times the networks with random weights of the real sizes, made in memory in the form of each precision: no file is needed.
+ * Weights of one phase are held at a time, as when a picture is drawn.
+ * Errors: ARGUMENT, MEMORY (a case that does not fit this machine; cases before it have been reported), CANCELLED.
+ */
+INK_API ink_status ink_bench(const ink_bench_options *options, ink_error *error);
+
 /* ---- debugging -------------------------------------------------------------------------------------------------- */
 
 typedef struct ink_env_var {

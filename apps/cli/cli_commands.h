@@ -16,6 +16,7 @@ int cli_inspect(const cli_options *options);
 int cli_verify(const cli_options *options);
 int cli_quantize(const cli_options *options);
 int cli_plan(const cli_options *options);
+int cli_bench(const cli_options *options);
 int cli_pull(const cli_options *options);
 int cli_models(const cli_options *options);
 

@@ -22,6 +22,9 @@ static const cli_option_id quantize_options[] = {CLI_MODEL,  CLI_DIFFUSION_MODEL
 static const cli_option_id plan_options[] = {
     CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER, CLI_WIDTH, CLI_HEIGHT,
     CLI_STEPS, CLI_GUIDANCE,        CLI_NEGATIVE,     CLI_PRECISION, CLI_JSON,      CLI_HELP,  CLI_N_OPTIONS};
+static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,   CLI_PRECISIONS, CLI_BATCH, CLI_TEXT_TOKENS,
+                                              CLI_PHASES,    CLI_REPEAT, CLI_PICTURE,    CLI_STEPS, CLI_THREADS,
+                                              CLI_CPU,       CLI_JSON,   CLI_QUIET,      CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
                                              CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
@@ -124,6 +127,27 @@ const cli_command cli_command_table[] = {
                  "  inkstone -m demo-q4 -p \"a red circle\"\n",
      .options = quantize_options,
      .run = cli_quantize},
+    {.name = "bench",
+     .summary = "how fast this machine is, phase by phase, without a model",
+     .usage = "inkstone bench --synthetic qwen-image[:BLOCKS] [options]",
+     .explanation = "Fills the published networks with random weights, in memory and in the form of\n"
+                    "each precision, and times them: the text encoder with one prompt, the modulation\n"
+                    "of all steps, a step of denoising, the decoder. A phase runs --repeat times after\n"
+                    "one run to warm up; median and best are shown, TFLOP/s of the median, and beside\n"
+                    "them what the machine can do, measured in the same run: its inner loop for\n"
+                    "products fed from the cache, and its memory.\n"
+                    "\n"
+                    "The 60 blocks of the transformer are alike, and do not fit every machine: with\n"
+                    "qwen-image:4 four of them are run. The time of a block is what counts then; that\n"
+                    "of all 60 is worked out from it and marked as such.\n"
+                    "\n"
+                    "--picture runs all phases once, with -s steps, as for a real picture. What it\n"
+                    "takes to make the random weights is never part of a time.\n",
+     .examples = "  inkstone bench --synthetic qwen-image:2 --phases denoise\n"
+                 "  inkstone bench --synthetic qwen-image:2 --precision bf16,q4 --size 512x512 --json\n"
+                 "  inkstone bench --synthetic qwen-image --picture --precision q4 --size 512x512\n",
+     .options = bench_options,
+     .run = cli_bench},
     {.name = "pull",
      .summary = "load a model from the hub",
      .usage = "inkstone pull [options] ORG/NAME",

@@ -77,6 +77,22 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_CALIBRATE] = {0, "calibrate", "on|off",
                        "also measure what the layers give, on a short run\n"
                        "(default: on for models below 2 GB)"},
+    [CLI_SYNTHETIC] = {0, "synthetic", "NAME[:BLOCKS]",
+                       "random weights of the sizes of qwen-image, all of its\n"
+                       "blocks or some; tiny takes no time"},
+    [CLI_SIZE] = {0, "size", "WxH",
+                  "size of the picture, such as 1024x768; may be given\n"
+                  "more than once (default: 512x512 and 1024x1024)"},
+    [CLI_PRECISIONS] = {0, "precision", "TYPE[,TYPE]",
+                        "f32, bf16, fp8, q8, q4: one, or several that are timed\n"
+                        "in turn (default: bf16)"},
+    [CLI_BATCH] = {0, "batch", "COUNT", "passes in a step: 2, as with guidance, or 1 (default: 2)"},
+    [CLI_TEXT_TOKENS] = {0, "text-tokens", "COUNT", "length of each prompt (default: 34)"},
+    [CLI_REPEAT] = {0, "repeat", "COUNT", "runs of each phase (default: 3)"},
+    [CLI_PHASES] = {0, "phases", "NAME[,NAME]",
+                    "text, modulation, denoise, decode: what is timed\n"
+                    "(default: all)"},
+    [CLI_PICTURE] = {0, "picture", NULL, "draw whole pictures instead of repeating phases"},
     [CLI_JSON] = {0, "json", NULL, "print the result as one line of JSON"},
     [CLI_QUIET] = {'q', "quiet", NULL, "print nothing but errors"},
     [CLI_HELP] = {'h', "help", NULL, "explain this command"},
@@ -193,6 +209,50 @@ static ink_status store_calibration(cli_options *options, const char *value, ink
     return INK_OK;
 }
 
+static ink_status store_size(cli_options *options, const char *value, ink_error *error) {
+    char width[16];
+    size_t n = strcspn(value, "x");
+    ink_bench_size size;
+    snprintf(width, sizeof width, "%.*s", (int)(n < sizeof width ? n : 0), value);
+    if (value[n] != 'x' || !app_parse_int(width, &size.width) || !app_parse_int(value + n + 1, &size.height))
+        return refuse_value(CLI_SIZE, value, "width and height, such as 1024x768", error);
+    if (options->n_sizes == CLI_MOST_SIZES) return refuse_value(CLI_SIZE, value, "at most 32 sizes", error);
+    options->sizes[options->n_sizes++] = size;
+    return INK_OK;
+}
+
+/* Calls store(options, word) for each word between commas; false when a word is empty or is refused. */
+static bool for_words(cli_options *options, const char *list, bool (*store)(cli_options *options, const char *word)) {
+    for (;;) {
+        char word[16];
+        size_t n = strcspn(list, ",");
+        if (n == 0 || n >= sizeof word) return false;
+        snprintf(word, sizeof word, "%.*s", (int)n, list);
+        if (!store(options, word)) return false;
+        if (!list[n]) return true;
+        list += n + 1;
+    }
+}
+
+static bool store_precision_word(cli_options *options, const char *word) {
+    ink_precision precision;
+    if (!app_precision_parse(word, &precision) || precision == INK_PRECISION_AUTO) return false;
+    if (options->n_precisions == CLI_MOST_PRECISIONS) return false;
+    options->precisions[options->n_precisions++] = precision;
+    return true;
+}
+
+static bool store_phase_word(cli_options *options, const char *word) {
+    static const char *const names[] = {"text", "modulation", "denoise", "decode"};
+    static const unsigned bits[] = {INK_BENCH_TEXT, INK_BENCH_MODULATION, INK_BENCH_DENOISE, INK_BENCH_DECODE};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(word, names[i]) == 0) {
+            options->phases |= bits[i];
+            return true;
+        }
+    return false;
+}
+
 static ink_status store_value(cli_options *options, cli_option_id id, const char *value, ink_error *error) {
     ink_request *request = &options->request;
     options->given[id] = value;
@@ -209,6 +269,17 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_TIMEOUT: return store_count(id, value, 3600, &options->timeout_seconds, error);
     case CLI_KEEP: return store_pattern(options, value, error);
     case CLI_CALIBRATE: return store_calibration(options, value, error);
+    case CLI_SIZE: return store_size(options, value, error);
+    case CLI_BATCH: return store_count(id, value, 2, &options->batch, error);
+    case CLI_TEXT_TOKENS: return store_count(id, value, 512, &options->text_tokens, error);
+    case CLI_REPEAT: return store_count(id, value, 10000, &options->repeat, error);
+    case CLI_PRECISIONS:
+        if (for_words(options, value, store_precision_word)) return INK_OK;
+        return refuse_value(id, *value ? value : "\"\"", "f32, bf16, fp8, q8 or q4, or several with commas between", error);
+    case CLI_PHASES:
+        if (for_words(options, value, store_phase_word)) return INK_OK;
+        return refuse_value(id, *value ? value : "\"\"", "text, modulation, denoise or decode, or several with commas between",
+                            error);
     case CLI_GUIDANCE:
         if (app_parse_real(value, &request->guidance)) return INK_OK;
         return refuse_value(id, value, "a number, such as 4 or 2.5", error);
@@ -231,6 +302,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_ONLY:
     case CLI_AGAIN:
     case CLI_DUMP:
+    case CLI_SYNTHETIC:
     case CLI_OUTPUT: return *value ? INK_OK : refuse_value(id, "\"\"", "a name", error);
     default: return INK_OK;
     }

@@ -48,6 +48,14 @@ typedef enum cli_option_id {
     CLI_FOLDER,
     CLI_KEEP,
     CLI_CALIBRATE,
+    CLI_SYNTHETIC,
+    CLI_SIZE,
+    CLI_PRECISIONS,
+    CLI_BATCH,
+    CLI_TEXT_TOKENS,
+    CLI_REPEAT,
+    CLI_PHASES,
+    CLI_PICTURE,
     CLI_JSON,
     CLI_QUIET,
     CLI_HELP,
@@ -85,7 +93,7 @@ typedef struct cli_lora {
     double scale;
 } cli_lora;
 
-enum { CLI_MOST_PATTERNS = 64 };
+enum { CLI_MOST_PATTERNS = 64, CLI_MOST_SIZES = 32, CLI_MOST_PRECISIONS = 16 };
 
 typedef struct cli_options {
     const cli_command *command;
@@ -101,6 +109,12 @@ typedef struct cli_options {
     size_t n_keep;
     ink_calibration calibration;
     int64_t jobs, tries, timeout_seconds; /* 0: not given */
+    ink_bench_size sizes[CLI_MOST_SIZES];
+    size_t n_sizes;
+    ink_precision precisions[CLI_MOST_PRECISIONS];
+    size_t n_precisions;
+    int64_t batch, text_tokens, repeat; /* 0: not given */
+    unsigned phases;                    /* INK_BENCH_..., 0: not given */
 } cli_options;
 
 extern const cli_option cli_option_table[CLI_N_OPTIONS];

@@ -19,7 +19,7 @@ static int64_t read_number(const char *path, const char *key) {
         const char *number = line;
         if (key) {
             size_t length = strlen(key);
-            if (strncmp(line, key, length) != 0 || line[length] != ' ') continue;
+            if (strncmp(line, key, length) != 0 || (line[length] != ' ' && line[length] != '\t')) continue;
             number += length;
         }
         if (sscanf(number, "%" SCNd64, &value) != 1 || value < 0) value = -1;
@@ -105,6 +105,18 @@ int64_t ink_available_memory_under(const char *root) {
 }
 
 int64_t ink_available_memory(void) { return ink_available_memory_under(""); }
+
+int64_t ink_peak_memory(void) {
+    int64_t kib = read_number("/proc/self/status", "VmHWM:");
+    return kib < 0 || kib > INT64_MAX / 1024 ? 0 : kib * 1024;
+}
+
+void ink_reset_peak_memory(void) {
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    if (!file) return;
+    fputs("5", file);
+    fclose(file);
+}
 
 double ink_seconds(void) {
     struct timespec now;

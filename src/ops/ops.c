@@ -57,6 +57,7 @@ static void restore(ink_tensor x, const float *copy) {
 static bool begin(ink_ctx *c, op_call *call) {
     for (int i = 0; i < call->n_written; i++) c->work += 10.0 * (double)call->written[i].rows * (double)call->written[i].cols;
     c->work += call->work;
+    c->products += call->work;
     if (c->status != INK_OK || ink_ctx_dry(c)) return false;
     if (c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed)) {
         c->status = ink_fail(c->error, INK_ERROR_CANCELLED, "cancelled");

@@ -147,6 +147,7 @@ typedef struct ink_ctx {
     const atomic_int *cancel;   /* may be NULL */
     FILE *trace;                /* may be NULL */
     double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
+    double products;            /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */
     void (*worked)(void *user); /* may be NULL: called after each op */
     void *worked_user;
     /* May be NULL: shown what goes into each `linear`, before it runs; not in a dry run. */

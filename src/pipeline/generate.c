@@ -117,6 +117,7 @@ static ink_status tensor_loaded(void *user, const ink_binder *binder) {
 
 static ink_binder binder_of(run *r, ink_component component) {
     return (ink_binder){.weights = r->model->weights[component],
+                        .synthetic = r->model->synthetic,
                         .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
                         .precision = r->model->precision,
                         .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
@@ -143,7 +144,10 @@ static void tokenize(run *r) {
     const char *names[2] = {"prompt", "negative prompt"};
     r->n_sides = ink_request_guided(&r->request) ? 2 : 1;
     for (int i = 0; i < r->n_sides && !failed(r); i++)
-        r->ctx.status = ink_prompt_encode(&r->sides[i].prompt, r->model->tokenizer, texts[i], names[i], r->error);
+        r->ctx.status = r->model->synthetic
+                            ? ink_prompt_synthetic(&r->sides[i].prompt, r->model->synthetic_tokens,
+                                                   r->model->config.text_encoder.vocab_size, r->error)
+                            : ink_prompt_encode(&r->sides[i].prompt, r->model->tokenizer, texts[i], names[i], r->error);
     r->plan->prompt_tokens = r->sides[0].prompt.n_text;
     r->plan->prompt_cut = r->sides[0].prompt.n_cut;
     r->plan->negative_tokens = r->sides[1].prompt.n_text;

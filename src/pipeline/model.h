@@ -14,7 +14,10 @@ struct ink_model {
     ink_config config;
     ink_tokenizer *tokenizer;
     ink_weights *weights[INK_N_COMPONENTS];
-    ink_precision precision; /* INK_PRECISION_AUTO when the files mix forms that are used as they are */
+    /* Of a model that is only measured: random numbers instead of weights, of which there are none, nor a tokenizer. */
+    ink_synthetic *synthetic;
+    int64_t synthetic_tokens; /* of every prompt: rows that the transformer is given */
+    ink_precision precision;  /* INK_PRECISION_AUTO when the files mix forms that are used as they are */
 };
 
 /* Names all tensors of a component to a binder that only checks or reports. */

@@ -12,8 +12,9 @@ static const char before_prompt[] =
 static const char after_prompt[] = "<|im_end|>\n<|im_start|>assistant\n";
 
 enum {
-    MAX_ROWS = 512,    /* of text states, the reference's max_sequence_length */
-    MAX_BYTES = 65536, /* a text beyond this is no prompt but a mistake: next to nothing of it would be read */
+    PUBLISHED_BEGINNING = 34, /* tokens of before_prompt with the published vocabulary */
+    MAX_ROWS = 512,           /* of text states, the reference's max_sequence_length */
+    MAX_BYTES = 65536,        /* a text beyond this is no prompt but a mistake: next to nothing of it would be read */
 };
 
 ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
@@ -34,7 +35,7 @@ ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer,
     prompt->ids = NULL;
     prompt->n_text = (int64_t)n_ids;
 
-    /* The vocabulary decides how long the beginning is: 34 tokens with the published one. */
+    /* The vocabulary decides how long the beginning is. */
     int32_t *beginning;
     size_t n_beginning;
     status = ink_tokenizer_encode(tokenizer, before_prompt, sizeof before_prompt - 1, &beginning, &n_beginning, error);
@@ -54,6 +55,16 @@ ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer,
         ink_prompt_release(prompt);
         return ink_fail(error, INK_ERROR_FORMAT, "the tokenizer leaves no token of the %s behind the template", what);
     }
+    return INK_OK;
+}
+
+ink_status ink_prompt_synthetic(ink_prompt *prompt, int64_t n_rows, int64_t vocab_size, ink_error *error) {
+    *prompt = (ink_prompt){.n = PUBLISHED_BEGINNING + n_rows, .n_text = n_rows, .drop = PUBLISHED_BEGINNING};
+    prompt->ids = ink_alloc_array((size_t)prompt->n, sizeof *prompt->ids);
+    if (!prompt->ids) return ink_fail(error, INK_ERROR_MEMORY, "no memory for the prompt");
+    /* Weyl's sequence: spread over the whole table, none twice in a row. */
+    for (int64_t i = 0; i < prompt->n; i++)
+        prompt->ids[i] = (int32_t)(((uint64_t)i * 0x9e3779b1 & 0xffffffff) * (uint64_t)vocab_size >> 32);
     return INK_OK;
 }
 

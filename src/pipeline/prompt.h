@@ -14,6 +14,8 @@ typedef struct ink_prompt {
 /* Errors: ARGUMENT (no valid UTF-8, or far more text than is read; named by what: "prompt"), MEMORY. */
 ink_status ink_prompt_encode(ink_prompt *prompt, const ink_tokenizer *tokenizer, const char *text, const char *what,
                              ink_error *error);
+/* A prompt without words: random ids below vocab_size, n_rows of them behind a beginning as long as the published one. */
+ink_status ink_prompt_synthetic(ink_prompt *prompt, int64_t n_rows, int64_t vocab_size, ink_error *error);
 void ink_prompt_release(ink_prompt *prompt);
 
 #endif

@@ -42,6 +42,11 @@ void ink_store_release(ink_store *store) {
 
 /* ---- names and shapes -------------------------------------------------------------------------------------------- */
 
+/* For sentences. */
+static const char *origin(const ink_binder *binder) {
+    return binder->synthetic ? "random weights" : ink_weights_origin(binder->weights);
+}
+
 enum { MAX_NAME = 256, MAX_SHAPE_TEXT = 22 * INK_MAX_DIMS + 3 };
 
 static const char *shape_text(char text[MAX_SHAPE_TEXT], const ink_tensor_info *info) {
@@ -91,8 +96,7 @@ INK_PRINTF(3, 0)
 static bool make_name(char name[MAX_NAME], ink_binder *binder, const char *format, va_list arguments) {
     if (binder->status != INK_OK) return false;
     if (vsnprintf(name, MAX_NAME, format, arguments) < MAX_NAME) return true;
-    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long",
-                              ink_weights_origin(binder->weights), name);
+    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", origin(binder), name);
     return false;
 }
 
@@ -118,14 +122,43 @@ static void *take(ink_binder *binder, const char *name, int64_t size) {
     if (binder->mode != INK_BIND_LOAD) return NULL;
     void *block = store_take(binder->store, (size_t)size);
     if (!block)
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes",
-                                  ink_weights_origin(binder->weights), name, (long long)size);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes", origin(binder), name,
+                                  (long long)size);
     return block;
+}
+
+/* dst, whose type, rows and cols are set, in memory that `take` gives: everything but its numbers. */
+static void take_described(ink_binder *binder, ink_weight *dst, const char *name) {
+    ink_quantize_describe(dst, dst->dtype, dst->rows, dst->cols);
+    int64_t n_groups = dst->group ? dst->rows * (dst->cols / dst->group) : 0;
+    int64_t data_bytes = dst->rows * dst->cols / ink_dtype_block_elements(dst->dtype) * ink_dtype_block_bytes(dst->dtype);
+    dst->data = take(binder, name, data_bytes);
+    if (dst->group) {
+        dst->scales = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
+        dst->biases = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
+    } else if (dst->n_scales) {
+        dst->scales = take(binder, name, dst->n_scales * (int64_t)sizeof(float));
+    }
 }
 
 static void report_loaded(ink_binder *binder) {
     if (binder->status == INK_OK && binder->mode == INK_BIND_LOAD && binder->loaded)
         binder->status = binder->loaded(binder->loaded_user, binder);
+}
+
+/* ---- random numbers -------------------------------------------------------------------------------------------------- */
+
+static void bind_random_vector(ink_binder *binder, ink_tensor *dst, const char *name) {
+    dst->data = take(binder, name, dst->cols * (int64_t)sizeof(float));
+    if (dst->data) ink_synthetic_vector(binder->synthetic, dst->data, dst->cols, name);
+    report_loaded(binder);
+}
+
+static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype form, const char *name) {
+    dst->dtype = form;
+    take_described(binder, dst, name);
+    if (binder->mode == INK_BIND_LOAD && binder->status == INK_OK && !ink_synthetic_matrix(binder->synthetic, dst, name))
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", origin(binder), name);
 }
 
 /* ---- vectors -------------------------------------------------------------------------------------------------------- */
@@ -142,6 +175,10 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
     va_start(arguments, format);
     bool named = make_name(name, binder, format, arguments);
     va_end(arguments);
+    if (named && binder->synthetic) {
+        bind_random_vector(binder, dst, name);
+        return;
+    }
     const ink_tensor_info *info = named ? look_up(binder, name) : NULL;
     if (!info) return;
     if (info->n_dims < 1 || info->shape[0] != n || !only_ones(info, 1)) {
@@ -254,16 +291,7 @@ static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored,
 
 /* dst, whose type, rows and cols are set, in memory of the store; with what adapters change in it, if they are merged. */
 static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name, bool merge) {
-    ink_quantize_describe(dst, dst->dtype, dst->rows, dst->cols);
-    int64_t n_groups = dst->group ? dst->rows * (dst->cols / dst->group) : 0;
-    int64_t data_bytes = dst->rows * dst->cols / ink_dtype_block_elements(dst->dtype) * ink_dtype_block_bytes(dst->dtype);
-    dst->data = take(binder, name, data_bytes);
-    if (dst->group) {
-        dst->scales = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
-        dst->biases = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
-    } else if (dst->n_scales) {
-        dst->scales = take(binder, name, dst->n_scales * (int64_t)sizeof(float));
-    }
+    take_described(binder, dst, name);
     if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
     ink_change *change = NULL;
     if (merge) binder->status = ink_change_open(&change, binder->adapters, name, dst->rows, dst->cols, binder->error);
@@ -343,6 +371,12 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     char base[MAX_NAME];
     snprintf(base, sizeof base, "%.*s", (int)(strcmp(name + n_base, suffix) == 0 ? n_base : length), name);
     *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
+    if (binder->synthetic) {
+        /* As if the published files, of 16 bits, were read. */
+        bind_random_matrix(binder, dst, wanted_form(binder, dst, sensitive), name);
+        report_loaded(binder);
+        return;
+    }
     const ink_tensor_info *info = look_up(binder, name);
     ink_weight stored = {.rows = rows, .cols = cols};
     if (!info || !read_stored(binder, &stored, info, base)) return;
@@ -423,6 +457,10 @@ static conv_layout layout_of(const ink_tensor_info *info, int64_t out, int64_t i
 }
 
 static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k, const char *name) {
+    if (binder->synthetic) {
+        bind_random_matrix(binder, dst, binder->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16, name);
+        return;
+    }
     const ink_tensor_info *info = look_up(binder, name);
     if (!info) return;
     conv_layout layout = layout_of(info, dst->rows, in, k, ink_weights_channels_last(binder->weights));
@@ -481,7 +519,7 @@ void ink_bind_ignore(ink_binder *binder, const char *prefix) {
 }
 
 void ink_bind_drop(const ink_binder *binder, const char *name) {
-    const ink_tensor_info *info = ink_weights_find(binder->weights, name);
+    const ink_tensor_info *info = binder->synthetic ? NULL : ink_weights_find(binder->weights, name);
     if (info) ink_mapfile_drop(info->data, info->n_bytes);
 }
 

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "tensor/adapters.h"
+#include "tensor/synthetic.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 #include "tensor/weights.h"
@@ -33,6 +34,8 @@ typedef enum ink_bind_mode { INK_BIND_CHECK, INK_BIND_LOAD, INK_BIND_REPORT } in
 
 typedef struct ink_binder {
     const ink_weights *weights;
+    /* NULL, or what fills random numbers in: weights are then not looked at, and any name and shape is as the model has it. */
+    ink_synthetic *synthetic;
     ink_bind_mode mode;
     ink_precision precision; /* INK_PRECISION_AUTO: every matrix as it is stored */
     ink_adapters *adapters;  /* NULL, or what is to be added to matrices */

@@ -148,7 +148,15 @@ void check_euler_step(checker *c);
 /* Runs the checks on implementations that are wrong on purpose; the number of those that were not caught. */
 int run_planted(checker *c);
 
-/* Times the ops on shapes of real models, for one tier or for all. */
-void run_bench(const char *tier);
+typedef struct bench_options {
+    const char *tier, *op; /* NULL: all; tier "auto": the best one */
+    const char *filter;    /* NULL, or a part of the names of rows that are wanted: "bf16 [1056" */
+    int64_t threads;       /* 0: one per core */
+    bool with_ref;         /* the definition as well, on some rows of each shape */
+    bool with_cold;        /* also with weights that no cache holds */
+} bench_options;
+
+/* Times the ops on shapes of the published model. */
+void run_bench(const bench_options *options);
 
 #endif

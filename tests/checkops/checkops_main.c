@@ -3,7 +3,8 @@
  *
  *     checkops [--seed N] [--op NAME] [--tier NAME]    exit status 1 when anything differs
  *     checkops --planted                               checks the checks: known bugs must be caught
- *     checkops --bench [--tier NAME]                   times the ops
+ *     checkops --bench [--tier NAME] [--op NAME] [--filter TEXT] [--threads N] [--no-ref] [--no-cold]
+ *                                                      times the ops; with --filter rows whose name holds TEXT
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -66,6 +67,7 @@ int main(int argc, char **argv) {
     const char *op = NULL, *tier = NULL;
     uint64_t seed = 1;
     bool bench = false, planted = false;
+    bench_options timing = {.with_ref = true, .with_cold = true};
     for (int i = 1; i < argc; i++) {
         bool has_value = i + 1 < argc;
         if (strcmp(argv[i], "--seed") == 0 && has_value)
@@ -76,15 +78,27 @@ int main(int argc, char **argv) {
             tier = argv[++i];
         else if (strcmp(argv[i], "--bench") == 0)
             bench = true;
+        else if (strcmp(argv[i], "--filter") == 0 && has_value)
+            timing.filter = argv[++i];
+        else if (strcmp(argv[i], "--threads") == 0 && has_value && atoi(argv[i + 1]) > 0)
+            timing.threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--no-ref") == 0)
+            timing.with_ref = false;
+        else if (strcmp(argv[i], "--no-cold") == 0)
+            timing.with_cold = false;
         else if (strcmp(argv[i], "--planted") == 0)
             planted = true;
         else {
-            fprintf(stderr, "usage: checkops [--seed N] [--op NAME] [--tier NAME] [--planted | --bench]\n");
+            fprintf(stderr,
+                    "usage: checkops [--seed N] [--op NAME] [--tier NAME] [--planted]\n"
+                    "       checkops --bench [--tier NAME] [--op NAME] [--filter TEXT] [--threads N] [--no-ref] [--no-cold]\n");
             return 2;
         }
     }
     if (bench) {
-        run_bench(tier);
+        timing.tier = tier;
+        timing.op = op;
+        run_bench(&timing);
         return 0;
     }
     checker c;

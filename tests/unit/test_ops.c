@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "ops/ops.h"
+#include "ops/roofline.h"
 
 enum { ROWS = 3, IN = 8, OUT = 5, RANK = 2 };
 
@@ -210,8 +211,45 @@ static void test_tiers(void **state) {
     assert_true(strcmp(device.tier, "ref") != 0);
 }
 
+/* Every tier but the definition has an inner loop to be measured; memory is memory. */
+static void test_roofline(void **state) {
+    (void)state;
+    ink_threads *threads = ink_threads_create(2);
+    for (int i = 0; ink_device_tier(i); i++) {
+        ink_device device;
+        const char *why;
+        assert_true(ink_device_open(&device, ink_device_tier(i), threads, &why));
+        double flops = ink_cpu_peak_flops(&device, INK_BF16, 0.002);
+        assert_true(device.kernels ? flops > 0 : flops == 0);
+        ink_bandwidth bandwidth = ink_cpu_bandwidth(&device, 2 << 20, 0.002);
+        assert_true(bandwidth.read > 0 && bandwidth.copy > 0);
+        bandwidth = ink_cpu_bandwidth(&device, 100, 0.002);
+        assert_true(bandwidth.read == 0 && bandwidth.copy == 0);
+    }
+    ink_threads_destroy(threads);
+}
+
+/* Products are counted in a dry run too, and apart from other work. */
+static void test_products(void **state) {
+    (void)state;
+    ink_arena arena;
+    ink_arena_create_dry(&arena);
+    ink_ctx c = {.arena = &arena};
+    ink_tensor x = ink_scratch(&c, 5, 8), y = ink_scratch(&c, 5, 4), row = ink_scratch(&c, 1, 8);
+    ink_weight w = {.dtype = INK_F32, .rows = 4, .cols = 8};
+    ink_rmsnorm(&c, x, x, row, 1e-6f);
+    assert_true(c.products == 0 && c.work > 0);
+    ink_linear(&c, y, x, &w, (ink_linear_epilogue){0});
+    assert_true(c.products == 5 * 4 * 8);
+    ink_attention(&c, y, y, y, y, (ink_attention_shape){.n_heads = 1, .n_kv_heads = 1, .head_dim = 4, .scale = 1});
+    assert_true(c.products == 5 * 4 * 8 + 2 * 5 * 5 * 4);
+    assert_int_equal(c.status, INK_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_roofline),
+        cmocka_unit_test(test_products),
         cmocka_unit_test(test_wrong_shapes_stick),
         cmocka_unit_test(test_dry_run_counts_and_touches_nothing),
         cmocka_unit_test(test_cancelled),

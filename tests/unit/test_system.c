@@ -131,11 +131,28 @@ static void test_clock(void **state) {
 
 #define ON_MACHINE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+/* What was resident for a moment counts until it is set back. */
+static void test_peak(void **state) {
+    (void)state;
+    const size_t size = 64 << 20;
+    int64_t before = ink_peak_memory();
+    if (before == 0) skip();
+    unsigned char *memory = ink_alloc_unset(size);
+    assert_non_null(memory);
+    memset(memory, 1, size);
+    int64_t with = ink_peak_memory();
+    assert_true(with >= (int64_t)size && with >= before);
+    ink_free(memory);
+    assert_true(ink_peak_memory() >= with - (8 << 20));
+    ink_reset_peak_memory();
+    assert_true(ink_peak_memory() <= with + with / 2); /* not all kernels let it be set back; sanitizers keep what was freed */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        ON_MACHINE(test_nothing_is_known),   ON_MACHINE(test_machine_alone),       ON_MACHINE(test_version_2),
-        ON_MACHINE(test_version_1),          ON_MACHINE(test_unlimited_version_1), ON_MACHINE(test_damaged_files),
-        cmocka_unit_test(test_this_machine), cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_peak),    ON_MACHINE(test_nothing_is_known),   ON_MACHINE(test_machine_alone),
+        ON_MACHINE(test_version_2),     ON_MACHINE(test_version_1),          ON_MACHINE(test_unlimited_version_1),
+        ON_MACHINE(test_damaged_files), cmocka_unit_test(test_this_machine), cmocka_unit_test(test_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
