@@ -30,6 +30,7 @@ struct ink_threads {
     void *context;
     int64_t n_tasks;
     atomic_int_fast64_t next;
+    unsigned char *workspaces; /* [n], INK_WORKSPACE_BYTES each */
     worker *workers; /* [n], the first is the caller and has no thread */
 };
 
@@ -63,7 +64,10 @@ ink_threads *ink_threads_create(int64_t n) {
     ink_threads *pool = ink_alloc(sizeof *pool);
     if (!pool) return NULL;
     pool->workers = ink_alloc_array((size_t)n, sizeof *pool->workers);
-    if (!pool->workers) {
+    pool->workspaces = ink_alloc_unset((size_t)n * INK_WORKSPACE_BYTES);
+    if (!pool->workers || !pool->workspaces) {
+        ink_free(pool->workers);
+        ink_free(pool->workspaces);
         ink_free(pool);
         return NULL;
     }
@@ -98,7 +102,12 @@ void ink_threads_destroy(ink_threads *pool) {
     pthread_cond_destroy(&pool->started);
     pthread_mutex_destroy(&pool->lock);
     ink_free(pool->workers);
+    ink_free(pool->workspaces);
     ink_free(pool);
+}
+
+void *ink_threads_workspace(const ink_threads *pool, int64_t index) {
+    return pool->workspaces + (size_t)index * INK_WORKSPACE_BYTES;
 }
 
 int64_t ink_threads_count(const ink_threads *pool) { return pool->n; }

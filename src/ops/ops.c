@@ -138,6 +138,16 @@ ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) {
     return ink_view(data, rows, cols);
 }
 
+int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
+    int64_t block = rows < INK_PACKED_ROWS ? (rows + 95) / 96 * 96 : INK_PACKED_ROWS; /* whole tiles of any tier */
+    return block * n_parts * ((k + INK_PACKED_UNIT - 1) / INK_PACKED_UNIT + 1) * INK_PACKED_UNIT * (int64_t)sizeof(float);
+}
+
+/* Memory for the left rows of a product, until the arena is released. */
+static void *take_packed(ink_ctx *c, int64_t rows, int64_t n_parts, int64_t k) {
+    return ink_scratch(c, 1, ink_packed_bytes(rows, n_parts, k) / (int64_t)sizeof(float)).data;
+}
+
 /* ---- the ops ----------------------------------------------------------------------------------------------------- */
 
 void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
@@ -146,6 +156,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     if (e.bias) REQUIRE_SHAPE(c, "linear bias", *e.bias, 1, w->rows);
     if (e.gate) REQUIRE_SHAPE(c, "linear gate", *e.gate, 1, w->rows);
     size_t mark = ink_arena_mark(c->arena);
+    e.packed = take_packed(c, x.rows, 1, w->cols + (w->up ? w->up->cols : 0));
     ink_tensor low = x;
     if (w->down) {
         low = ink_scratch(c, x.rows, w->down->rows);
@@ -247,6 +258,7 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
     op_call call = {.name = "attention"};
     call.n_written = runs_of(call.written, dst, shape.q_gap);
     call.work = 2.0 * (double)q.rows * (double)k.rows * (double)q.cols;
+    shape.may_round = c->may_round;
     RUN(c, &call, attention, dst, q, k, v, shape);
 }
 
@@ -271,9 +283,12 @@ void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     require(c, w->cols == shape.kernel * shape.kernel * x.cols, "conv2d: weight has %" PRId64 " columns, expected %" PRId64,
             w->cols, shape.kernel * shape.kernel * x.cols);
     require(c, (w->dtype == INK_F32 || w->dtype == INK_BF16) && !w->up, "conv2d: its weights must be F32 or BF16 without a branch");
+    size_t mark = ink_arena_mark(c->arena);
+    shape.packed = take_packed(c, dst.rows, shape.kernel * shape.kernel, x.cols);
     op_call call = {.name = "conv2d", .written = {dst}, .n_written = 1};
     call.work = (double)dst.rows * (double)w->rows * (double)w->cols;
     RUN(c, &call, conv2d, dst, x, w, bias, residual, shape);
+    ink_arena_release(c->arena, mark);
 }
 
 void ink_rmsnorm_channels(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu) {

@@ -31,7 +31,12 @@ typedef struct ink_linear_epilogue {
     const ink_tensor *gate;    /* [1, out] or NULL: per column, after the activation */
     bool add_to_dst;           /* dst += v rather than dst = v */
     const ink_tensor *low;     /* set by the wrapper, for a weight with a branch: [n, rank], x down^T; or x itself without down */
+    void *packed;              /* set by the wrapper: ink_packed_bytes of memory that the implementation may use, aligned to 64 */
 } ink_linear_epilogue;
+
+/* What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. */
+enum { INK_PACKED_ROWS = 1056, INK_PACKED_UNIT = 64 };
+int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k);
 
 enum { INK_MAX_HEAD_DIM = 4096 };
 
@@ -49,6 +54,7 @@ typedef struct ink_attention_shape {
     float scale;                           /* of q.k before the softmax */
     bool causal;                           /* query i sees keys 0..i */
     ink_gap q_gap, kv_gap;                 /* of q and dst; of k and v. What lies inside a gap is neither read nor written */
+    bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
 } ink_attention_shape;
 
 /* A square convolution over pixels [height * width, channels], zero-padded. */
@@ -56,6 +62,7 @@ typedef struct ink_conv_shape {
     int64_t height, width; /* of the source */
     int64_t kernel, stride;
     int64_t pad_before, pad_after; /* above and left; below and right */
+    void *packed;                  /* as in ink_linear_epilogue, for kernel * kernel parts */
 } ink_conv_shape;
 
 static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
@@ -68,7 +75,7 @@ typedef struct ink_device {
     const struct ink_ops *ops;
     const void *kernels;  /* what the implementations of this table need of their tier; NULL for `ref` */
     ink_threads *threads; /* borrowed */
-    bool rounds_rows;     /* linear and conv2d round x to bf16 where they multiply it with weights in bf16 */
+    bool rounds_rows;     /* linear and conv2d round x, and what is wider of a weight, to bf16 unless the weight is F32 */
 } ink_device;
 
 /* Implementations get checked shapes. */
@@ -145,6 +152,7 @@ typedef struct ink_ctx {
     const ink_device *check;    /* if not NULL: run every op there too and fail on a difference */
     ink_arena *arena;           /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
     const atomic_int *cancel;   /* may be NULL */
+    bool may_round;             /* attention may round what it multiplies to bf16 */
     FILE *trace;                /* may be NULL */
     double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
     double products;            /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */

@@ -1,7 +1,13 @@
 /* ops_tiers.c - the list of tiers: the only file that knows which back ends are built in and what the machine can run. */
+#define _GNU_SOURCE
 #include "ops/ops_tiers.h"
 
 #include <string.h>
+#ifdef INK_HAVE_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #ifdef INK_HAVE_NEON
 #include <sys/auxv.h>
 #endif
@@ -19,6 +25,10 @@ static const struct tier {
     {"c", &ink_ops_cpu, &ink_cpu_kernels_c, false},
 #ifdef INK_HAVE_AVX2
     {"avx2", &ink_ops_cpu, &ink_cpu_kernels_avx2, false},
+    {"avx512", &ink_ops_cpu, &ink_cpu_kernels_avx512, false},
+#endif
+#ifdef INK_HAVE_AMX
+    {"amx", &ink_ops_cpu, &ink_cpu_kernels_amx, true},
 #endif
 #ifdef INK_HAVE_NEON
     {"neon", &ink_ops_cpu, &ink_cpu_kernels_neon, false},
@@ -28,9 +38,29 @@ static const struct tier {
 
 enum { N_TIERS = sizeof tiers / sizeof *tiers };
 
+#ifdef INK_HAVE_AMX
+/* Linux saves the tile registers of those processes alone that have asked for them (arch_prctl, ARCH_REQ_XCOMP_PERM). */
+static bool may_use_tiles(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    bool tiles = d >> 24 & 1, bf16_tiles = d >> 22 & 1;
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
+    bool bf16_vectors = a >> 5 & 1;
+    return tiles && bf16_tiles && bf16_vectors && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
+
 static bool machine_runs(const char *name) {
 #ifdef INK_HAVE_AVX2
-    if (strcmp(name, "avx2") == 0) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (strcmp(name, "avx2") == 0) return avx2;
+    if (strcmp(name, "avx512") == 0) return avx512;
+#endif
+#ifdef INK_HAVE_AMX
+    if (strcmp(name, "amx") == 0) return avx512 && may_use_tiles();
 #endif
 #ifdef INK_HAVE_NEON
     if (strcmp(name, "neon_bf16") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;

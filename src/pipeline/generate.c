@@ -452,6 +452,7 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
                       .check = session->check ? &session->definition : NULL,
                       .arena = &r.arena,
                       .cancel = &session->cancel,
+                      .may_round = model->precision != INK_PRECISION_F32,
                       .trace = session->trace,
                       .worked = op_worked,
                       .worked_user = &r,

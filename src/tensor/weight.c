@@ -3,9 +3,9 @@
 
 #include "tensor/gguf_blocks.h"
 
-static float scale_at(const void *scales, ink_dtype dtype, int64_t i) {
+float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i) {
     float value;
-    ink_convert(&value, INK_F32, (const unsigned char *)scales + (size_t)i * ink_dtype_size(dtype), dtype, 1);
+    ink_convert(&value, INK_F32, (const unsigned char *)scales + (size_t)i * ink_dtype_size(w->scale_dtype), w->scale_dtype, 1);
     return value;
 }
 
@@ -26,8 +26,8 @@ static void decode_affine(float *dst, const ink_weight *w, int64_t row, int64_t 
     const unsigned char *q = (const unsigned char *)w->data + (nibbles ? first / 2 : first);
     for (int64_t i = 0; i < n; i += w->group) {
         int64_t group = row * groups_in_row + (col + i) / w->group;
-        decode_group(dst + i, q + (nibbles ? i / 2 : i), nibbles, w->group, scale_at(w->scales, w->scale_dtype, group),
-                     scale_at(w->biases, w->scale_dtype, group));
+        decode_group(dst + i, q + (nibbles ? i / 2 : i), nibbles, w->group, ink_weight_scale(w, w->scales, group),
+                     ink_weight_scale(w, w->biases, group));
     }
 }
 
@@ -44,7 +44,7 @@ void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col
     }
     ink_convert(dst, INK_F32, data, w->dtype, n);
     if (w->scales) {
-        float scale = scale_at(w->scales, w->scale_dtype, w->n_scales > 1 ? row : 0);
+        float scale = ink_weight_scale(w, w->scales, w->n_scales > 1 ? row : 0);
         for (int64_t i = 0; i < n; i++) dst[i] *= scale;
     }
 }

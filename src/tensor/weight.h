@@ -32,6 +32,9 @@ enum { INK_MAX_GROUP = 256 }; /* of AFFINE types; every group divides it */
 /* dst[0..n) = elements col .. col + n of a row. col and n are multiples of the type's block or group. */
 void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n);
 
+/* One of its scales or biases, an array of scale_dtype. */
+float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i);
+
 /* Bytes of data, and of scales and biases. */
 int64_t ink_weight_bytes(const ink_weight *w);
 

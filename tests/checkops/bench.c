@@ -54,7 +54,10 @@ typedef struct session {
 
 static void linear(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
-    d->ops->linear(d, s->dst, s->x, &s->w[s->turn], (ink_linear_epilogue){.bias = &s->vector, .activation = s->activation});
+    d->ops->linear(d, s->dst, s->x, &s->w[s->turn], 
+                   (ink_linear_epilogue){.bias = &s->vector,
+                                         .activation = s->activation,
+                                         .packed = room_for_packing(ink_packed_bytes(s->x.rows, 1, s->x.cols))});
 }
 
 static void attention(const ink_device *d, const void *arguments) {
@@ -66,7 +69,9 @@ static void attention(const ink_device *d, const void *arguments) {
 
 static void conv2d(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
-    d->ops->conv2d(d, s->dst, s->x, &s->w[s->turn], s->vector, NULL, s->conv);
+    ink_conv_shape shape = s->conv;
+    shape.packed = room_for_packing(ink_packed_bytes(s->dst.rows, shape.kernel * shape.kernel, s->x.cols));
+    d->ops->conv2d(d, s->dst, s->x, &s->w[s->turn], s->vector, NULL, shape);
 }
 
 static void layernorm_modulate(const ink_device *d, const void *arguments) {
@@ -271,7 +276,7 @@ static void bench_conv2d(session *b) {
     for (int i = 0; i < 6; i++)
         for (int t = 0; t < 2; t++) {
             int64_t side = shapes[i][0], in = shapes[i][1], out = shapes[i][2];
-            subject s = {.call = conv2d, .n_rows = side * side, .conv = {side, side, 3, 1, 1, 1}};
+            subject s = {.call = conv2d, .n_rows = side * side, .conv = {side, side, 3, 1, 1, 1, NULL}};
             snprintf(s.name, sizeof s.name, "conv2d %s %lld x %lld, %lld to %lld, kernel 3", t ? "bf16" : "f32", (long long)side,
                      (long long)side, (long long)in, (long long)out);
             if (!wanted(b, "conv2d", s.name)) continue;

@@ -13,7 +13,9 @@ typedef struct conv_case {
 
 static void call(const ink_device *device, const void *arguments) {
     const conv_case *a = arguments;
-    device->ops->conv2d(device, a->dst, a->x, &a->w, a->bias, a->adds ? &a->residual : NULL, a->shape);
+    ink_conv_shape shape = a->shape;
+    shape.packed = room_for_packing(ink_packed_bytes(a->dst.rows, shape.kernel * shape.kernel, a->x.cols));
+    device->ops->conv2d(device, a->dst, a->x, &a->w, a->bias, a->adds ? &a->residual : NULL, shape);
 }
 
 /* As for linear, over the taps that fall on the picture. */
@@ -36,7 +38,7 @@ static const double *conv_bound(checker *c, const conv_case *a) {
                 }
             }
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
-            double error = product_error(c, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
+            double error = product_error(rounds_rows(c, a->w.dtype), a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
                            ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
             bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }
@@ -82,13 +84,14 @@ void check_conv2d(checker *c) {
                                        {3, 2, 1, 1}, {2, 2, 0, 0}, {5, 1, 2, 2}, {1, 2, 0, 0}, {3, 1, 2, 0}};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         for (int64_t n = 1; n <= 9; n++) {
-            ink_conv_shape s = {n, 10 - n, kinds[k][0], kinds[k][1], kinds[k][2], kinds[k][3]};
+            ink_conv_shape s = {n, 10 - n, kinds[k][0], kinds[k][1], kinds[k][2], kinds[k][3], NULL};
             int64_t shorter = s.height < s.width ? s.height : s.width;
             if (shorter + s.pad_before + s.pad_after < s.kernel) continue;
             check_both(c, s, 1 + random_below(c, 20), 1 + random_below(c, 20));
         }
     }
-    const ink_conv_shape same = {7, 5, 3, 1, 1, 1}, point = {7, 5, 1, 1, 0, 0}, down = {8, 6, 3, 2, 0, 1};
+    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, NULL},
+                         down = {8, 6, 3, 2, 0, 1, NULL};
     for (int64_t n = 1; n <= 40; n++) {
         check_both(c, same, n, 3);
         check_both(c, same, 3, n);
@@ -101,8 +104,8 @@ void check_conv2d(checker *c) {
         check_both(c, down, channels[i][0], channels[i][1]);
     }
     /* More output pixels than a block of rows. */
-    check_both(c, (ink_conv_shape){17, 23, 3, 1, 1, 1}, 16, 70);
-    check_both(c, (ink_conv_shape){1, 200, 3, 1, 1, 1}, 5, 7);
+    check_both(c, (ink_conv_shape){17, 23, 3, 1, 1, 1, NULL}, 16, 70);
+    check_both(c, (ink_conv_shape){1, 200, 3, 1, 1, 1, NULL}, 5, 7);
     for (int kind = 0; kind < N_FILLS; kind++)
         for (int added = 0; added < N_RESIDUALS; added++) check_shape(c, same, 12, 10, INK_F32, (fill)kind, (residual)added);
 }

@@ -200,9 +200,21 @@ double *take_bounds(checker *c, int64_t n) {
     return c->bounds + c->bounds_used - n;
 }
 
+void *room_for_packing(int64_t bytes) {
+    static void *room;
+    static int64_t size;
+    if (bytes > size) {
+        free(room);
+        size = (bytes + 63) / 64 * 64;
+        room = aligned_alloc(64, (size_t)size);
+        if (!room) exit(2);
+    }
+    return room;
+}
+
 double sum_factor(int64_t n) { return 8 + 4 * sqrt((double)n); }
 
-bool rounds_rows(const checker *c, ink_dtype dtype) { return dtype == INK_BF16 && c->device.rounds_rows; }
+bool rounds_rows(const checker *c, ink_dtype dtype) { return dtype != INK_F32 && c->device.rounds_rows; }
 
 void round_rows(ink_tensor x) {
     for (int64_t i = 0; i < x.rows; i++)
@@ -210,10 +222,11 @@ void round_rows(ink_tensor x) {
 }
 
 /* BFMMLA takes products exactly and rounds their sums to odd, which may be off by twice as much as to nearest; what is smaller
-   than a normal number counts as zero, before and after. */
-double product_error(const checker *c, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
-    if (!rounds_rows(c, dtype)) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
-    double of_rows = rounded ? 0 : 0x1p-8; /* half the distance from 1 to the next bf16 */
+   than a normal number counts as zero, before and after, here and with AMX. */
+double product_error(bool rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
+    if (!rounding) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
+    const double of_one = 0x1p-8; /* half the distance from 1 to the next bf16 */
+    double of_rows = (rounded ? 0 : of_one) + (dtype == INK_BF16 ? 0 : 1.01 * of_one);
     return (of_rows + 2 * ROUNDING * sum_factor(n)) * magnitude + 0x1p-126 * (operands + (double)n);
 }
 

@@ -109,14 +109,17 @@ void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor 
 double sum_factor(int64_t n);
 
 /*
- * Whether the tier under test rounds the left rows of a product with weights of that type to bf16. Integers as INTEGERS has them
+ * Whether the tier under test rounds both sides of a product with weights of that type to bf16. Integers as INTEGERS has them
  * stay exact. What is rounded already must come out as close as from any tier, so half of the cases begin with round_rows.
  */
 bool rounds_rows(const checker *c, ink_dtype dtype);
 void round_rows(ink_tensor x);
-/* How far a sum of n products may be off: `magnitude` is the sum of |x w|, `operands` that of |x| + |w|, `rounded` whether
-   the x are bf16 numbers. */
-double product_error(const checker *c, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
+/* How far a sum of n products may be off: `rounding` says whether operands are rounded, `magnitude` is the sum of |x w|, `operands`
+   that of |x| + |w|, `rounded` whether the x are bf16 numbers. dtype is that of the w. */
+double product_error(bool rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
+
+/* Memory for ink_linear_epilogue and ink_conv_shape, of which the last taken holds; never released. */
+void *room_for_packing(int64_t bytes);
 
 /* ---- the checks, by name of the op ---------------------------------------------------------------------------------- */
 

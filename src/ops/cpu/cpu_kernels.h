@@ -10,35 +10,41 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The largest tile of any tier: sizes of scratch arrays. */
-enum { INK_MAX_TILE_ROWS = 8, INK_MAX_TILE_COLS = 32 };
+/* The largest tile of any product: sizes of scratch arrays. */
+enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32 };
 
 typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_CPU_ACT_SILU } ink_cpu_activation;
 
-/* A product in bf16: both sides are packed, tiles are those of the f32 product. Panels are aligned to 64 bytes. */
-typedef struct ink_cpu_matmul_bf16 {
-    int64_t k_unit; /* panels are padded to a multiple of it, with zeros */
-    /* Packs k numbers of tile_rows rows, rounded to bf16. */
+/*
+ * A product of matrices, tile by tile, of operands that were packed into panels before: of left rows [tile_rows, k], of right rows
+ * [tile_cols, k]. Panels hold k in steps of k_unit, each step complete before the next, so a panel can be cut between steps; the
+ * rest of the last step, and rows that are not there, are zeros. They are aligned to 64 bytes. Sums are f32.
+ */
+typedef struct ink_cpu_product {
+    int64_t tile_rows, tile_cols, k_unit;
+    int64_t element_bytes; /* 4: f32; 2: operands are rounded to bf16 */
+    int64_t k_chunk;       /* how much of k is best multiplied at once; a multiple of 512 */
+    void (*begin)(void);   /* before and after the calls of multiply in a task; may be NULL */
+    void (*end)(void);
+    /* Packs k numbers of tile_rows rows; NULL: a row of zeros. */
     void (*pack_left)(void *panel, const float *const *rows, int64_t k);
-    /* Packs k numbers of n <= tile_cols rows of W, missing rows as zeros. */
-    void (*pack_right)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
-    /* c [tile_rows, tile_cols] += left right */
-    void (*multiply)(float *c, const void *left, const void *right, int64_t k);
-} ink_cpu_matmul_bf16;
+    /* Packs k numbers of n <= tile_cols rows. */
+    void (*pack_right_f32)(void *panel, const float *w, int64_t stride, int64_t n, int64_t k);
+    void (*pack_right_bf16)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
+    /* The same of a transposed matrix: k rows, of which n <= tile_cols columns. */
+    void (*pack_right_columns)(void *panel, const float *const *rows, int64_t n, int64_t k);
+    /* c [tile_rows, tile_cols], aligned to 64 bytes, = or += left right. ahead: k * tile_rows * element_bytes / 4 bytes that will be
+       wanted soon, or NULL. */
+    void (*multiply)(float *c, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead);
+} ink_cpu_product;
 
 typedef struct ink_cpu_kernels {
-    int64_t tile_rows, tile_cols;
-    const ink_cpu_matmul_bf16 *bf16; /* how to multiply with weights in bf16; NULL: as in f32 */
+    const ink_cpu_product *f32;
+    const ink_cpu_product *bf16; /* NULL: the tier multiplies in f32 only */
 
-    /* c [tile_rows, tile_cols] += A B;  row i of A is a[i] [k], B is packed [k, tile_cols]; c and B aligned to 32 bytes or
-       the tier's vectors if they are longer */
-    void (*matmul_tile)(float *c, const float *const *a, const float *b, int64_t k);
-
-    /* Packs k columns of n <= tile_cols rows of W (transposed) to [k, tile_cols], missing rows as zeros. */
-    void (*pack_f32)(float *b, const float *w, int64_t stride, int64_t n, int64_t k);
-    void (*pack_bf16)(float *b, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
-    /* Packs k rows of n <= tile_cols columns (as they are) to [k, tile_cols], missing columns as zeros. */
-    void (*pack_rows)(float *b, const float *x, int64_t stride, int64_t n, int64_t k);
+    /* Decode n numbers to bf16, where weights have a form of their own for it. n is a multiple of 32. NULL: there is no fast way. */
+    void (*decode_affine)(uint16_t *dst, const unsigned char *q, bool nibbles, float scale, float bias, int64_t n);
+    void (*decode_f8_e4m3)(uint16_t *dst, const unsigned char *q, float scale, int64_t n);
 
     /* dst = act(v + bias) * gate + add; bias, gate and add may be NULL */
     void (*epilogue)(float *dst, const float *v, const float *bias, ink_cpu_activation act, const float *gate, const float *add,
@@ -60,6 +66,8 @@ typedef struct ink_cpu_kernels {
 
 extern const ink_cpu_kernels ink_cpu_kernels_c;
 extern const ink_cpu_kernels ink_cpu_kernels_avx2;
+extern const ink_cpu_kernels ink_cpu_kernels_avx512;
+extern const ink_cpu_kernels ink_cpu_kernels_amx;
 extern const ink_cpu_kernels ink_cpu_kernels_neon;
 extern const ink_cpu_kernels ink_cpu_kernels_neon_bf16;
 

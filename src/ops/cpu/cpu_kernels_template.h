@@ -3,7 +3,8 @@
  *   INK_KERNELS      the name of the table to define
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
- *   MATMUL_BF16      a static ink_cpu_matmul_bf16 that is declared before, if the tier has one
+ *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
+ *   DECODE_AFFINE, DECODE_F8_E4M3   static functions that are declared before, if the tier has them
  *   TILE_ROWS        rows of the tile; TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 registers are in use at once
  *
  * Everything is static: an inline function that another object could pick up would carry this tier's instructions to machines
@@ -22,43 +23,102 @@ _Static_assert((int)TILE_COLS <= (int)INK_MAX_TILE_COLS && TILE_ROWS <= INK_MAX_
 
 typedef float vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(float))));
 
-static void matmul_tile(float *restrict c, const float *const *a, const float *restrict b, int64_t k) {
-    vector sum[TILE_ROWS][TILE_VECTORS], *held = (vector *)(void *)c;
-    for (int i = 0; i < TILE_ROWS * TILE_VECTORS; i++) sum[i / TILE_VECTORS][i % TILE_VECTORS] = held[i];
-    const vector *packed = (const vector *)(const void *)b;
-    for (int64_t i = 0; i < k; i++) {
-        vector right[TILE_VECTORS];
-        for (int v = 0; v < TILE_VECTORS; v++) right[v] = packed[i * TILE_VECTORS + v];
-#pragma GCC unroll 8
-        for (int row = 0; row < TILE_ROWS; row++)
+/* ---- products in f32 ----------------------------------------------------------------------------------------------------- */
+
+static void f32_multiply(float *restrict c, int64_t stride, const void *left, const void *right, int64_t k, bool add,
+                         const void *ahead) {
+    (void)ahead;
+    vector sum[TILE_ROWS][TILE_VECTORS];
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int v = 0; v < TILE_VECTORS; v++)
+            sum[row][v] = add ? *(const vector *)(const void *)(c + row * stride + v * VECTOR_FLOATS) : (vector){0};
+    const float *a = left;
+    const vector *b = right;
+    for (int64_t i = 0; i < k; i++, a += TILE_ROWS, b += TILE_VECTORS) {
+        vector now[TILE_VECTORS];
+        for (int v = 0; v < TILE_VECTORS; v++) now[v] = b[v];
+#pragma GCC unroll 16
+        for (int row = 0; row < TILE_ROWS; row++) {
+            vector factor = a[row] - (vector){0};
 #pragma GCC unroll 4
-            for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] += a[row][i] * right[v];
-    }
-    for (int i = 0; i < TILE_ROWS * TILE_VECTORS; i++) held[i] = sum[i / TILE_VECTORS][i % TILE_VECTORS];
-}
-
-static void pack_f32(float *restrict b, const float *restrict w, int64_t stride, int64_t n, int64_t k) {
-    if (n < TILE_COLS) memset(b, 0, (size_t)k * TILE_COLS * sizeof *b);
-    for (int64_t col = 0; col < n; col++)
-        for (int64_t i = 0; i < k; i++) b[i * TILE_COLS + col] = w[col * stride + i];
-}
-
-static void pack_bf16(float *restrict b, const uint16_t *restrict w, int64_t stride, int64_t n, int64_t k) {
-    if (n < TILE_COLS) memset(b, 0, (size_t)k * TILE_COLS * sizeof *b);
-    uint32_t *bits = (uint32_t *)(void *)b;
-    for (int64_t col = 0; col < n; col++)
-        for (int64_t i = 0; i < k; i++) {
-            uint32_t wide = (uint32_t)w[col * stride + i] << 16;
-            memcpy(&bits[i * TILE_COLS + col], &wide, sizeof wide);
+            for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] += factor * now[v];
         }
+    }
+    for (int row = 0; row < TILE_ROWS; row++)
+        for (int v = 0; v < TILE_VECTORS; v++) *(vector *)(void *)(c + row * stride + v * VECTOR_FLOATS) = sum[row][v];
 }
 
-static void pack_rows(float *restrict b, const float *restrict x, int64_t stride, int64_t n, int64_t k) {
-    for (int64_t i = 0; i < k; i++) {
-        memcpy(b + i * TILE_COLS, x + i * stride, (size_t)n * sizeof *b);
-        memset(b + i * TILE_COLS + n, 0, (size_t)(TILE_COLS - n) * sizeof *b);
+typedef float four __attribute__((vector_size(16), aligned(4)));
+
+/* panel[i][col] = rows[col][i] for n rows of k numbers, in blocks of 4 by 4; NULL: zeros. */
+static inline void f32_transpose(float *restrict panel, int64_t width, const float *const *rows, int64_t n, int64_t k) {
+    if (n < width) memset(panel, 0, (size_t)(k * width) * sizeof *panel);
+    static const float no_row[4];
+    for (int64_t col = 0; col < n; col += 4) {
+        const float *row[4];
+        int64_t step[4], m = n - col < 4 ? n - col : 4;
+        for (int j = 0; j < 4; j++) {
+            row[j] = j < m && rows[col + j] ? rows[col + j] : no_row;
+            step[j] = row[j] != no_row;
+        }
+        int64_t i = 0;
+        for (; m == 4 && i + 4 <= k; i += 4) {
+            four a = *(const four *)(row[0] + i * step[0]), b = *(const four *)(row[1] + i * step[1]);
+            four c = *(const four *)(row[2] + i * step[2]), d = *(const four *)(row[3] + i * step[3]);
+            four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            float *to = panel + i * width + col;
+            *(four *)to = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *(four *)(to + width) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            *(four *)(to + 2 * width) = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+            *(four *)(to + 3 * width) = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+        }
+        for (; i < k; i++)
+            for (int64_t j = 0; j < m; j++) panel[i * width + col + j] = row[j][i * step[j]];
     }
 }
+
+static void f32_pack_left(void *panel, const float *const *rows, int64_t k) { f32_transpose(panel, TILE_ROWS, rows, TILE_ROWS, k); }
+
+static void f32_pack_right_f32(void *panel, const float *w, int64_t stride, int64_t n, int64_t k) {
+    const float *rows[TILE_COLS];
+    for (int64_t i = 0; i < n; i++) rows[i] = w + i * stride;
+    f32_transpose(panel, TILE_COLS, rows, n, k);
+}
+
+static void f32_pack_right_bf16(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
+    enum { PIECE = 128 };
+    uint32_t wide[TILE_COLS][PIECE];
+    const float *rows[TILE_COLS];
+    for (int64_t i = 0; i < n; i++) rows[i] = (const float *)(const void *)wide[i];
+    for (int64_t at = 0; at < k; at += PIECE) {
+        int64_t m = k - at < PIECE ? k - at : PIECE;
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < m; j++) wide[i][j] = (uint32_t)w[i * stride + at + j] << 16;
+        f32_transpose((float *)panel + at * TILE_COLS, TILE_COLS, rows, n, m);
+    }
+}
+
+static void f32_pack_right_columns(void *panel, const float *const *rows, int64_t n, int64_t k) {
+    float *to = panel;
+    for (int64_t i = 0; i < k; i++, to += TILE_COLS) {
+        memcpy(to, rows[i], (size_t)n * sizeof *to);
+        memset(to + n, 0, (size_t)(TILE_COLS - n) * sizeof *to);
+    }
+}
+
+static const ink_cpu_product f32_product = {
+    .tile_rows = TILE_ROWS,
+    .tile_cols = TILE_COLS,
+    .k_unit = 1,
+    .element_bytes = 4,
+    .k_chunk = 512,
+    .pack_left = f32_pack_left,
+    .pack_right_f32 = f32_pack_right_f32,
+    .pack_right_bf16 = f32_pack_right_bf16,
+    .pack_right_columns = f32_pack_right_columns,
+    .multiply = f32_multiply,
+};
 
 /*
  * e^x to about 1 ulp, in a form that compilers turn into vector code: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor series,
@@ -206,15 +266,14 @@ static void scale_row(float *x, float factor, int64_t n) {
 }
 
 const ink_cpu_kernels INK_KERNELS = {
-    .tile_rows = TILE_ROWS,
-    .tile_cols = TILE_COLS,
-#ifdef MATMUL_BF16
-    .bf16 = &MATMUL_BF16,
+    .f32 = &f32_product,
+#ifdef PRODUCT_BF16
+    .bf16 = &PRODUCT_BF16,
 #endif
-    .matmul_tile = matmul_tile,
-    .pack_f32 = pack_f32,
-    .pack_bf16 = pack_bf16,
-    .pack_rows = pack_rows,
+#ifdef DECODE_AFFINE
+    .decode_affine = DECODE_AFFINE,
+    .decode_f8_e4m3 = DECODE_F8_E4M3,
+#endif
     .epilogue = epilogue,
     .layernorm_modulate = layernorm_modulate,
     .gated_add = gated_add,

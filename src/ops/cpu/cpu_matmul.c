@@ -2,31 +2,31 @@
  * cpu_matmul.c - linear and conv2d: one blocked product.
  *
  * A convolution is a product whose left rows are not stored: output pixel m multiplies, for each tap (ky, kx) of the kernel, one
- * pixel of the source, whose channels are contiguous. A linear layer is the case of one tap. So both share packing, tiling,
- * threading and epilogue, and differ in where a left row begins.
+ * pixel of the source, whose channels are contiguous. A linear layer is the case of one tap, and the branch of a weight is one tap
+ * more, with rows and weights of its own. So all share packing, tiling, threading and epilogue.
  *
- * A task is a block of output rows by a group of output columns. For each slice of the inner dimension it packs the group's
- * weights (widening bf16 on the way) and runs the tile kernel over the rows; sums live in a local array until the epilogue.
+ * Rows are taken in blocks. The left rows of a block are packed once, by all threads, into memory that the caller gives. A task is
+ * then a group of output columns: it packs the group's weights for a chunk of the inner dimension, decoding or rounding them on
+ * the way, so that they stay in the second-level cache while all left panels pass by. Weights are so read once for each block of
+ * rows, in the form in which they are stored. Every sum runs along the inner dimension from first to last, whatever the blocks.
  */
 #include <string.h>
 
 #include "ops/cpu/cpu_ops.h"
 
 enum {
-    BLOCK_ROWS = 192,  /* a multiple of every tier's tile_rows; amortises packing */
-    BLOCK_COLS = 64,   /* a multiple of every tier's tile_cols */
-    BLOCK_INNER = 256, /* a packed panel stays in the first-level cache */
+    GROUP_COLS = 128,  /* a multiple of every product's tile_cols */
+    PIECE_INNER = 512, /* decoded at once */
+    SUMS_BYTES = INK_PACKED_ROWS * GROUP_COLS * (int)sizeof(float),
 };
 
-_Static_assert(BLOCK_ROWS % 6 == 0 && BLOCK_ROWS % 8 == 0, "blocks must hold whole tiles");
-_Static_assert(BLOCK_INNER % INK_MAX_GROUP == 0, "slices must hold whole groups and blocks");
-_Static_assert(BLOCK_COLS % INK_MAX_TILE_COLS == 0, "blocks must hold whole panels");
-
-/* Read where a tap falls on the padding. */
-static const float zeros[BLOCK_INNER];
+_Static_assert(PIECE_INNER % INK_MAX_GROUP == 0, "pieces must hold whole groups and blocks");
+_Static_assert(INK_WORKSPACE_BYTES - SUMS_BYTES >= GROUP_COLS * 3072 * 2, "a chunk of weights has no room");
 
 typedef struct product {
     const ink_cpu_kernels *kernels;
+    const ink_cpu_product *tiles;
+    ink_threads *threads;
     ink_tensor dst, x;
     const ink_weight *w;
     const ink_tensor *low;    /* of a branch, or NULL */
@@ -36,11 +36,33 @@ typedef struct product {
     const ink_conv_shape *conv; /* NULL: linear */
     int64_t out_width;          /* of a convolution */
     int64_t n_taps;
-    int64_t n_col_blocks;
+    int64_t inner; /* of the panels: all taps and the branch, each padded to whole steps */
+    unsigned char *packed;
+    int64_t row0, n_rows; /* of the block */
+    int64_t n_groups, n_splits;
 } product;
 
-/* The left row of output row m for a tap, or NULL on the padding. */
+/* ---- the inner dimension ------------------------------------------------------------------------------------------------- */
+
+/* A stretch of it: k columns of w from `col` on, at `at` of the panels. */
+typedef struct stretch {
+    const ink_weight *w;
+    int64_t col, k, at;
+} stretch;
+
+static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+static int64_t n_stretches(const product *p) { return p->n_taps + (p->low != NULL); }
+
+static stretch stretch_at(const product *p, int64_t tap) {
+    int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
+    if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, tap * padded};
+    return (stretch){p->w->up, 0, p->low->cols, tap * padded};
+}
+
+/* The left row of output row m for a tap, or NULL on the padding of a convolution. */
 static const float *left_row(const product *p, int64_t m, int64_t tap) {
+    if (tap >= p->n_taps) return ink_row(*p->low, m);
     if (!p->conv) return ink_row(p->x, m);
     const ink_conv_shape *s = p->conv;
     int64_t y = m / p->out_width * s->stride + tap / s->kernel - s->pad_before;
@@ -49,98 +71,137 @@ static const float *left_row(const product *p, int64_t m, int64_t tap) {
     return ink_row(p->x, y * s->width + x);
 }
 
-static void pack_panel(const product *p, float *panel, int64_t col, int64_t n_cols, int64_t inner, int64_t n_inner) {
-    int64_t at = col * p->w->cols + inner;
-    if (p->w->dtype == INK_BF16) {
-        p->kernels->pack_bf16(panel, (const uint16_t *)p->w->data + at, p->w->cols, n_cols, n_inner);
-    } else if (p->w->dtype == INK_F32) {
-        p->kernels->pack_f32(panel, (const float *)p->w->data + at, p->w->cols, n_cols, n_inner);
-    } else {
-        float rows[INK_MAX_TILE_COLS * BLOCK_INNER];
-        for (int64_t i = 0; i < n_cols; i++) ink_weight_decode(rows + i * n_inner, p->w, col + i, inner, n_inner);
-        p->kernels->pack_f32(panel, rows, n_inner, n_cols, n_inner);
-    }
+static unsigned char *left_panel(const product *p, int64_t panel) {
+    return p->packed + panel * p->tiles->tile_rows * p->inner * p->tiles->element_bytes;
 }
 
-/* What add_slice does with packed left rows and weights in bf16; `inner` counts in rows of the weight. */
-static void add_slice_bf16(const product *p, float *sums, const float *const *left, int64_t n_rows, int64_t col0, int64_t n_cols,
-                           int64_t inner, int64_t n_inner) {
-    const int64_t tile_rows = p->kernels->tile_rows, tile_cols = p->kernels->tile_cols;
-    const ink_cpu_matmul_bf16 *bf16 = p->kernels->bf16;
-    const int64_t left_size = (n_inner + bf16->k_unit - 1) / bf16->k_unit * bf16->k_unit * tile_rows;
-    _Alignas(64) uint16_t rows[BLOCK_ROWS * BLOCK_INNER], panel[BLOCK_INNER * INK_MAX_TILE_COLS];
-    for (int64_t i = 0; i < n_rows; i += tile_rows) bf16->pack_left(rows + i / tile_rows * left_size, left + i, n_inner);
-    for (int64_t col = 0; col < n_cols; col += tile_cols) {
-        const uint16_t *w = (const uint16_t *)p->w->data + (col0 + col) * p->w->cols + inner;
-        bf16->pack_right(panel, w, p->w->cols, ink_cpu_min(tile_cols, n_cols - col), n_inner);
-        float *tile = sums + col * BLOCK_ROWS;
-        for (int64_t i = 0; i < n_rows; i += tile_rows, tile += tile_rows * tile_cols)
-            bf16->multiply(tile, rows + i / tile_rows * left_size, panel, n_inner);
-    }
-}
-
-/* Adds the slice [inner, inner + n_inner) of one tap to the sums of a block. */
-static void add_slice(const product *p, float *sums, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols, int64_t tap,
-                      int64_t inner, int64_t n_inner) {
-    const int64_t tile_rows = p->kernels->tile_rows, tile_cols = p->kernels->tile_cols;
-    const float *left[BLOCK_ROWS];
-    int64_t padded_rows = (n_rows + tile_rows - 1) / tile_rows * tile_rows;
-    for (int64_t i = 0; i < padded_rows; i++) {
-        /* Rows past the end repeat the last one: computed, never stored. */
-        const float *row = left_row(p, row0 + ink_cpu_min(i, n_rows - 1), tap);
-        left[i] = row ? row + inner : zeros;
-    }
-    if (p->w->dtype == INK_BF16 && p->kernels->bf16) {
-        add_slice_bf16(p, sums, left, padded_rows, col0, n_cols, tap * p->x.cols + inner, n_inner);
-        return;
-    }
-    _Alignas(64) float panel[BLOCK_INNER * INK_MAX_TILE_COLS];
-    for (int64_t col = 0; col < n_cols; col += tile_cols) {
-        pack_panel(p, panel, col0 + col, ink_cpu_min(tile_cols, n_cols - col), tap * p->x.cols + inner, n_inner);
-        float *tile = sums + col * BLOCK_ROWS;
-        for (int64_t i = 0; i < padded_rows; i += tile_rows, tile += tile_rows * tile_cols)
-            p->kernels->matmul_tile(tile, left + i, panel, n_inner);
-    }
-}
-
-static void store_block(const product *p, const float *sums, int64_t row0, int64_t n_rows, int64_t col0, int64_t n_cols) {
-    const int64_t tile_cols = p->kernels->tile_cols;
-    for (int64_t col = 0; col < n_cols; col += tile_cols) {
-        int64_t at = col0 + col;
-        for (int64_t i = 0; i < n_rows; i++)
-            p->kernels->epilogue(ink_row(p->dst, row0 + i) + at, sums + col * BLOCK_ROWS + i * tile_cols,
-                                 p->bias ? p->bias + at : NULL, p->act, p->gate ? p->gate + at : NULL,
-                                 p->add ? ink_row(*p->add, row0 + i) + at : NULL, ink_cpu_min(tile_cols, n_cols - col));
-    }
-}
-
-static void block_task(void *context, int64_t task, int64_t worker) {
+static void pack_left_task(void *context, int64_t panel, int64_t worker) {
     (void)worker;
     const product *p = context;
-    int64_t row0 = task / p->n_col_blocks * BLOCK_ROWS, col0 = task % p->n_col_blocks * BLOCK_COLS;
-    int64_t n_rows = ink_cpu_min(BLOCK_ROWS, p->dst.rows - row0), n_cols = ink_cpu_min(BLOCK_COLS, p->dst.cols - col0);
-    _Alignas(64) float sums[BLOCK_ROWS * BLOCK_COLS];
-    memset(sums, 0, sizeof sums);
-    for (int64_t tap = 0; tap < p->n_taps; tap++)
-        for (int64_t inner = 0; inner < p->x.cols; inner += BLOCK_INNER)
-            add_slice(p, sums, row0, n_rows, col0, n_cols, tap, inner, ink_cpu_min(BLOCK_INNER, p->x.cols - inner));
-    if (p->low) {
-        product branch = {.kernels = p->kernels, .x = *p->low, .w = p->w->up};
-        for (int64_t inner = 0; inner < branch.x.cols; inner += BLOCK_INNER)
-            add_slice(&branch, sums, row0, n_rows, col0, n_cols, 0, inner, ink_cpu_min(BLOCK_INNER, branch.x.cols - inner));
+    const ink_cpu_product *t = p->tiles;
+    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
+        stretch s = stretch_at(p, tap);
+        const float *rows[INK_MAX_TILE_ROWS];
+        for (int64_t i = 0; i < t->tile_rows; i++) {
+            int64_t m = panel * t->tile_rows + i;
+            rows[i] = m < p->n_rows ? left_row(p, p->row0 + m, tap) : NULL;
+        }
+        t->pack_left(left_panel(p, panel) + s.at * t->tile_rows * t->element_bytes, rows, s.k);
     }
-    store_block(p, sums, row0, n_rows, col0, n_cols);
+}
+
+/* ---- weights --------------------------------------------------------------------------------------------------------------- */
+
+/* Elements col .. col + n of a row, rounded to bf16. */
+static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n) {
+    int64_t first = row * w->cols + col;
+    bool nibbles = w->dtype == INK_AFFINE_4;
+    if (w->group > 0 && w->group % 32 == 0 && kernels->decode_affine) {
+        for (int64_t i = 0; i < n; i += w->group) {
+            int64_t group = row * (w->cols / w->group) + (col + i) / w->group;
+            kernels->decode_affine(dst + i, (const unsigned char *)w->data + (nibbles ? (first + i) / 2 : first + i), nibbles,
+                                   ink_weight_scale(w, w->scales, group), ink_weight_scale(w, w->biases, group), w->group);
+        }
+    } else if (w->dtype == INK_F8_E4M3 && n % 32 == 0 && kernels->decode_f8_e4m3) {
+        float scale = w->scales ? ink_weight_scale(w, w->scales, w->n_scales > 1 ? row : 0) : 1;
+        kernels->decode_f8_e4m3(dst, (const unsigned char *)w->data + first, scale, n);
+    } else {
+        float wide[PIECE_INNER];
+        ink_weight_decode(wide, w, row, col, n);
+        ink_convert(dst, INK_BF16, wide, INK_F32, n);
+    }
+}
+
+/* Packs k <= PIECE_INNER columns from col on of n rows from row on. */
+static void pack_right(const product *p, void *panel, const ink_weight *w, int64_t row, int64_t n, int64_t col, int64_t k) {
+    const ink_cpu_product *t = p->tiles;
+    int64_t at = row * w->cols + col;
+    if (w->dtype == INK_BF16) {
+        t->pack_right_bf16(panel, (const uint16_t *)w->data + at, w->cols, n, k);
+    } else if (w->dtype == INK_F32) {
+        t->pack_right_f32(panel, (const float *)w->data + at, w->cols, n, k);
+    } else if (t->element_bytes == 2) {
+        uint16_t rows[INK_MAX_TILE_COLS * PIECE_INNER];
+        for (int64_t i = 0; i < n; i++) decode_bf16(p->kernels, rows + i * k, w, row + i, col, k);
+        t->pack_right_bf16(panel, rows, k, n, k);
+    } else {
+        float rows[INK_MAX_TILE_COLS * PIECE_INNER];
+        for (int64_t i = 0; i < n; i++) ink_weight_decode(rows + i * k, w, row + i, col, k);
+        t->pack_right_f32(panel, rows, k, n, k);
+    }
+}
+
+/* Packs the chunk [k0, k1) of the panels for n_cols outputs from col0 on: panel after panel of tile_cols. */
+static void pack_group(const product *p, unsigned char *right, int64_t col0, int64_t n_cols, int64_t k0, int64_t k1) {
+    const ink_cpu_product *t = p->tiles;
+    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
+        stretch s = stretch_at(p, tap);
+        int64_t first = k0 > s.at ? k0 : s.at, end = ink_cpu_min(k1, s.at + s.k);
+        for (int64_t k = first; k < end; k += PIECE_INNER)
+            for (int64_t col = 0; col < n_cols; col += t->tile_cols)
+                pack_right(p, right + (col * (k1 - k0) + (k - k0) * t->tile_cols) * t->element_bytes, s.w, col0 + col,
+                           ink_cpu_min(t->tile_cols, n_cols - col), s.col + k - s.at, ink_cpu_min(PIECE_INNER, end - k));
+    }
+}
+
+/* ---- the product ----------------------------------------------------------------------------------------------------------- */
+
+static void store_rows(const product *p, const float *sums, int64_t row, int64_t n, int64_t col, int64_t n_cols) {
+    for (int64_t i = 0; i < n; i++)
+        p->kernels->epilogue(ink_row(p->dst, row + i) + col, sums + i * GROUP_COLS, p->bias ? p->bias + col : NULL, p->act,
+                             p->gate ? p->gate + col : NULL, p->add ? ink_row(*p->add, row + i) + col : NULL, n_cols);
+}
+
+/* A group of columns, for a part of the block's rows. */
+static void group_task(void *context, int64_t task, int64_t worker) {
+    const product *p = context;
+    const ink_cpu_product *t = p->tiles;
+    int64_t n_panels = (p->n_rows + t->tile_rows - 1) / t->tile_rows, split = task / p->n_groups;
+    int64_t first = n_panels * split / p->n_splits, end = n_panels * (split + 1) / p->n_splits;
+    int64_t col0 = task % p->n_groups * GROUP_COLS, n_cols = ink_cpu_min(GROUP_COLS, p->dst.cols - col0);
+    unsigned char *workspace = ink_threads_workspace(p->threads, worker), *right = workspace + SUMS_BYTES;
+    int64_t n_chunks = (p->inner + t->k_chunk - 1) / t->k_chunk;
+    int64_t chunk = round_up((p->inner + n_chunks - 1) / n_chunks, PIECE_INNER), tile_step = t->tile_rows * t->element_bytes;
+    if (t->begin) t->begin();
+    for (int64_t k0 = 0; k0 < p->inner; k0 += chunk) {
+        int64_t k1 = ink_cpu_min(p->inner, k0 + chunk), k = k1 - k0;
+        pack_group(p, right, col0, n_cols, k0, k1);
+        for (int64_t i = first; i < end; i++) {
+            const unsigned char *left = left_panel(p, i) + k0 * tile_step;
+            const unsigned char *ahead = i + 1 < end ? left_panel(p, i + 1) + k0 * tile_step : NULL;
+            float *sums = (float *)(void *)workspace + (n_chunks > 1 ? (i - first) * t->tile_rows * GROUP_COLS : 0);
+            for (int64_t col = 0, nth = 0; col < n_cols; col += t->tile_cols, nth++)
+                t->multiply(sums + col, GROUP_COLS, left, right + col * k * t->element_bytes, k, k0 > 0,
+                            ahead && nth < 4 ? ahead + nth * (k * tile_step / 4) : NULL);
+            if (k1 == p->inner)
+                store_rows(p, sums, p->row0 + i * t->tile_rows, ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows), col0,
+                           n_cols);
+        }
+    }
+    if (t->end) t->end();
 }
 
 static void run(const ink_device *d, product *p) {
     p->kernels = ink_cpu_kernels_of(d);
-    p->n_col_blocks = (p->dst.cols + BLOCK_COLS - 1) / BLOCK_COLS;
-    int64_t n_row_blocks = (p->dst.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    ink_threads_run(d->threads, n_row_blocks * p->n_col_blocks, block_task, p);
+    p->tiles = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
+    p->threads = d->threads;
+    int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
+    p->inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
+    p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
+    /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
+    int64_t n_blocks = (p->dst.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n_threads = ink_threads_count(d->threads);
+    int64_t block = round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tiles->tile_rows);
+    for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
+        p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
+        int64_t n_panels = (p->n_rows + p->tiles->tile_rows - 1) / p->tiles->tile_rows;
+        p->n_splits = p->n_groups % n_threads == 0 || p->n_groups > 4 * n_threads ? 1 : ink_cpu_min(n_panels, n_threads);
+        ink_threads_run(d->threads, n_panels, pack_left_task, p);
+        ink_threads_run(d->threads, p->n_groups * p->n_splits, group_task, p);
+    }
 }
 
 void ink_cpu_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
-    product p = {.dst = dst, .x = x, .w = w, .low = e.low, .n_taps = 1};
+    product p = {.dst = dst, .x = x, .w = w, .low = e.low, .n_taps = 1, .packed = e.packed};
     p.bias = e.bias ? e.bias->data : NULL;
     p.gate = e.gate ? e.gate->data : NULL;
     p.add = e.add_to_dst ? &dst : NULL;
@@ -152,7 +213,7 @@ void ink_cpu_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
 
 void ink_cpu_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias,
                     const ink_tensor *residual, ink_conv_shape shape) {
-    product p = {.dst = dst, .x = x, .w = w, .bias = bias.data, .add = residual, .conv = &shape};
+    product p = {.dst = dst, .x = x, .w = w, .bias = bias.data, .add = residual, .conv = &shape, .packed = shape.packed};
     p.out_width = ink_conv_out(shape.width, shape);
     p.n_taps = shape.kernel * shape.kernel;
     run(d, &p);

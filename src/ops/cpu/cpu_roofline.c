@@ -8,40 +8,61 @@
 #include "inkstone.h"
 #include "ops/cpu/cpu_ops.h"
 
-enum { ROWS = 192, INNER = 256, TRIALS = 5, CHUNK_BYTES = 1 << 20 };
-
-/* One thread's left rows, panel and sums. */
-typedef struct plate {
-    float *left, *panel, *sums; /* [ROWS, INNER], [INNER, tile_cols], [ROWS, tile_cols] */
-} plate;
-
-/* Ones and alternating ones: sums return to zero, however often they are added up. */
-static void fill_plate(plate *p, float *memory, int64_t tile_cols) {
-    *p = (plate){.panel = memory, .sums = memory + INNER * tile_cols, .left = memory + (INNER + ROWS) * tile_cols};
-    for (int64_t i = 0; i < ROWS * INNER; i++) p->left[i] = 1;
-    for (int64_t i = 0; i < INNER * tile_cols; i++) p->panel[i] = i / tile_cols % 2 ? -1.0f : 1.0f;
-}
+enum { ROWS = 192, INNER = 1024, TRIALS = 5, CHUNK_BYTES = 1 << 20 };
 
 typedef struct trial {
-    const ink_cpu_kernels *kernels;
-    const plate *plates; /* one for each task */
+    const ink_cpu_product *tiles;
+    ink_threads *threads;
     int64_t passes;
 } trial;
 
-static void multiply(void *context, int64_t task, int64_t worker) {
-    (void)worker;
+/* Where a worker's left panels, its right panel and its sums begin: the panels fill a good part of a second-level cache. */
+static unsigned char *right_panel(const trial *t, unsigned char *workspace) {
+    return workspace + ROWS * INNER * t->tiles->element_bytes;
+}
+
+static float *sums_tile(const trial *t, unsigned char *workspace) {
+    return (float *)(void *)(right_panel(t, workspace) + INK_MAX_TILE_COLS * INNER * t->tiles->element_bytes);
+}
+
+_Static_assert((ROWS + INK_MAX_TILE_COLS) * INNER * 4 + INK_MAX_TILE_ROWS * INK_MAX_TILE_COLS * 4 <= INK_WORKSPACE_BYTES,
+               "the panels have no room");
+
+/* Random numbers: what is multiplied can set the pace of a processor. */
+static void fill(void *context, int64_t task, int64_t worker) {
+    (void)task;
     const trial *t = context;
-    const plate *p = &t->plates[task];
-    const float *left[ROWS];
-    for (int64_t i = 0; i < ROWS; i++) left[i] = p->left + i * INNER;
+    unsigned char *workspace = ink_threads_workspace(t->threads, worker);
+    uint32_t state = 1;
+    float numbers[64];
+    for (float *at = (float *)(void *)workspace, *end = sums_tile(t, workspace); at < end; at += 64) {
+        for (int i = 0; i < 64; i++) {
+            state = state * 1664525 + 1013904223;
+            numbers[i] = (float)(int32_t)state * 0x1p-31f;
+        }
+        if (t->tiles->element_bytes == 4)
+            memcpy(at, numbers, sizeof numbers);
+        else
+            for (int half = 0; half < 2; half++) ink_convert((uint16_t *)(void *)at + 64 * half, INK_BF16, numbers, INK_F32, 64);
+    }
+}
+
+static void multiply(void *context, int64_t task, int64_t worker) {
+    (void)task;
+    const trial *t = context;
+    const ink_cpu_product *tiles = t->tiles;
+    unsigned char *workspace = ink_threads_workspace(t->threads, worker);
+    if (tiles->begin) tiles->begin();
     for (int64_t pass = 0; pass < t->passes; pass++)
-        for (int64_t i = 0; i < ROWS; i += t->kernels->tile_rows)
-            t->kernels->matmul_tile(p->sums + i * t->kernels->tile_cols, left + i, p->panel, INNER);
+        for (int64_t i = 0; i < ROWS; i += tiles->tile_rows)
+            tiles->multiply(sums_tile(t, workspace), tiles->tile_cols, workspace + i * INNER * tiles->element_bytes,
+                            right_panel(t, workspace), INNER, false, NULL);
+    if (tiles->end) tiles->end();
 }
 
 static double best_rate(const trial *t, const ink_device *device, double seconds) {
     int64_t n = ink_threads_count(device->threads);
-    double best = 0, flops = 2.0 * ROWS * INNER * (double)t->kernels->tile_cols * (double)n;
+    double best = 0, flops = 2.0 * ROWS * INNER * (double)t->tiles->tile_cols * (double)n;
     trial once = *t;
     once.passes = 1;
     /* How many passes fill the time of a trial is found by doubling. */
@@ -60,20 +81,11 @@ static double best_rate(const trial *t, const ink_device *device, double seconds
 }
 
 double ink_cpu_peak_flops(const ink_device *device, ink_dtype weights, double seconds) {
-    (void)weights; /* all of them are widened to f32 when a panel is packed */
     const ink_cpu_kernels *kernels = ink_cpu_kernels_of(device);
     if (!kernels) return 0;
-    int64_t n = ink_threads_count(device->threads), floats = ROWS * INNER + (ROWS + INNER) * kernels->tile_cols;
-    plate *plates = ink_alloc_array((size_t)n, sizeof *plates);
-    float *memory = ink_alloc_array((size_t)(n * floats), sizeof *memory);
-    double best = 0;
-    if (plates && memory) {
-        for (int64_t i = 0; i < n; i++) fill_plate(&plates[i], memory + i * floats, kernels->tile_cols);
-        best = best_rate(&(trial){.kernels = kernels, .plates = plates, .passes = 1}, device, seconds);
-    }
-    ink_free(memory);
-    ink_free(plates);
-    return best;
+    trial t = {.tiles = weights != INK_F32 && kernels->bf16 ? kernels->bf16 : kernels->f32, .threads = device->threads, .passes = 1};
+    for (int64_t i = 0; i < 4; i++) ink_threads_run(device->threads, ink_threads_count(device->threads), fill, &t);
+    return best_rate(&t, device, seconds);
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------------ */
