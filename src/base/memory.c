@@ -1,14 +1,17 @@
 /* memory.c - allocation with a test hook. */
+#define _GNU_SOURCE
 #include "base/memory.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "inkstone.h"
 
-enum { ALIGNMENT = 64 };
+/* Large blocks are aligned to large pages, and the system is asked for them: matrices are walked through in strides. */
+enum { ALIGNMENT = 64, LARGE_PAGE = 2 << 20, LARGE_BLOCK = 2 * LARGE_PAGE };
 
 static _Thread_local int64_t allowed_allocations = -1;
 static _Thread_local int64_t made_allocations;
@@ -20,10 +23,14 @@ int64_t ink_alloc_count(void) { return made_allocations; }
 void *ink_alloc_unset(size_t size) {
     if (allowed_allocations == 0) return NULL;
     if (allowed_allocations > 0) allowed_allocations--;
-    if (size > SIZE_MAX - ALIGNMENT) return NULL;
-    size_t rounded = size < ALIGNMENT ? ALIGNMENT : (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    void *memory = aligned_alloc(ALIGNMENT, rounded);
+    const size_t alignment = size >= LARGE_BLOCK ? LARGE_PAGE : ALIGNMENT;
+    if (size > SIZE_MAX - alignment) return NULL;
+    size_t rounded = size < alignment ? alignment : (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *memory = aligned_alloc(alignment, rounded);
     made_allocations += memory != NULL;
+#ifdef MADV_HUGEPAGE
+    if (memory && alignment == LARGE_PAGE) madvise(memory, rounded / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#endif
     return memory;
 }
 

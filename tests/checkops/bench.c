@@ -261,7 +261,7 @@ static void bench_attention(session *b) {
                  (long long)shapes[i][2]);
         if (!wanted(b, "attention", s.name)) continue;
         s.attention = (ink_attention_shape){
-            .n_heads = shapes[i][1], .n_kv_heads = shapes[i][1], .head_dim = shapes[i][2], .scale = 0.0884f};
+            .n_heads = shapes[i][1], .n_kv_heads = shapes[i][1], .head_dim = shapes[i][2], .scale = 0.0884f, .may_round = true};
         s.dst = numbers(n, dim);
         s.x = numbers(n, 3 * dim);
         s.work = 4.0 * (double)n * (double)n * (double)dim;

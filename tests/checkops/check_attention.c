@@ -33,7 +33,8 @@ static ink_tensor spread(checker *c, ink_tensor x, ink_gap gap) {
 
 /* q, k and v: three tensors, or three slices of one buffer as in the networks where their rows are the same tokens. */
 static attention_case take_attention(checker *c, shape s, fill kind, double size, fill v_kind, float scale) {
-    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap}};
+    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap, false}};
+    a.shape.may_round = c->device.rounds_rows && random_below(c, 2);
     int64_t q_cols = s.n_heads * s.head_dim, kv_cols = s.n_kv_heads * s.head_dim;
     a.q = take(c, s.rows, q_cols, kind, size);
     a.k = take(c, s.keys, kv_cols, kind, size);
@@ -80,6 +81,9 @@ static void describe(checker *c, shape s, const char *numbers) {
 
 enum { MOST_KEYS = 1100 };
 
+/* The largest relative error of a rounding to bf16. */
+#define ONE_TO_BF16 0x1p-8
+
 /* The scores of one query, the largest of them, and the most that any may be wrong by. */
 typedef struct scores {
     int64_t n;
@@ -101,15 +105,17 @@ static void score(scores *out, const attention_case *a, int64_t i, int64_t head)
             magnitude += fabs((double)q[x] * k[x]);
         }
         out->s[j] = dot * s->scale;
-        out->error = fmax(out->error, ROUNDING * sum_factor(s->head_dim) * magnitude * s->scale);
+        double relative = ROUNDING * sum_factor(s->head_dim) + (s->may_round ? 2.01 * ONE_TO_BF16 : 0);
+        out->error = fmax(out->error, relative * magnitude * s->scale);
         out->n_largest = out->s[j] > out->largest ? 1 : out->n_largest + (out->s[j] == out->largest);
         out->largest = fmax(out->largest, out->s[j]);
     }
 }
 
 /*
- * A score that is wrong by e makes its weight, and at most the sum of weights, wrong by a factor 1 + e; further roundings are those
- * of exp and of a sum over the keys. Weights below e^-80 may be lost.
+ * A score that is wrong by e makes its weight, and at most the sum of weights, wrong by a factor exp(e); further roundings are those
+ * of exp and of a sum over the keys, and where the tier rounds to bf16, of weights and values, whose smallest numbers then are zero.
+ * Weights below e^-80 may be lost.
  */
 static const double *attention_bound(checker *c, const attention_case *a) {
     const ink_attention_shape *s = &a->shape;
@@ -120,7 +126,8 @@ static const double *attention_bound(checker *c, const attention_case *a) {
             score(&row, a, i, head);
             double total = 0;
             for (int64_t j = 0; j < row.n; j++) total += exp(row.s[j] - row.largest);
-            double relative = 2 * row.error + ROUNDING * (sum_factor(row.n) + 16);
+            double relative = expm1(2 * row.error) + ROUNDING * (sum_factor(row.n) + 16);
+            if (s->may_round) relative += expm1(2 * row.error) * 2 * ONE_TO_BF16 + 2.01 * ONE_TO_BF16;
             for (int64_t x = 0; x < s->head_dim; x++) {
                 double magnitude = 0, all = 0;
                 for (int64_t j = 0; j < row.n; j++) {
@@ -128,7 +135,8 @@ static const double *attention_bound(checker *c, const attention_case *a) {
                     magnitude += exp(row.s[j] - row.largest) / total * v;
                     all += v;
                 }
-                bound[i * a->dst.cols + head * s->head_dim + x] = relative * magnitude + exp(-80) * all + SMALLEST;
+                bound[i * a->dst.cols + head * s->head_dim + x] = relative * magnitude + exp(-80) * all +
+                                                                           (s->may_round ? 0x1p-126 * (double)row.n : SMALLEST);
             }
         }
     }

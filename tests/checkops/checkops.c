@@ -1,5 +1,7 @@
 /* checkops.c - guarded memory, random numbers, and the comparison of a tier with the definition. */
+#include "base/memory.h"
 #include "checkops.h"
+#include "inkstone.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -204,9 +206,9 @@ void *room_for_packing(int64_t bytes) {
     static void *room;
     static int64_t size;
     if (bytes > size) {
-        free(room);
+        ink_free(room);
         size = (bytes + 63) / 64 * 64;
-        room = aligned_alloc(64, (size_t)size);
+        room = ink_alloc_unset((size_t)size);
         if (!room) exit(2);
     }
     return room;
