@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "ops/cpu/cpu_kernels.h"
+#include "ops/cpu/cpu_kernels_avx512.h"
 
 #define INK_KERNELS ink_cpu_kernels_amx
 #define VECTOR_FLOATS 16

@@ -4,6 +4,7 @@
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
  *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
+ *   HAVE_EXP_LOOPS   if silu_row, gelu_tanh_row, silu_mul and softmax_block are declared before
  *   DECODE_AFFINE, DECODE_F8_E4M3   static functions that are declared before, if the tier has them
  *   TILE_ROWS        rows of the tile; TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 registers are in use at once
  *
@@ -120,6 +121,25 @@ static const ink_cpu_product f32_product = {
     .multiply = f32_multiply,
 };
 
+/* Sums in double: a mean of many values far from zero would otherwise lose the digits that the variance needs. */
+static double sum_lanes(const double *lane) {
+    double sum = 0;
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
+static double sum_of(const float *x, int64_t n) {
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
+    for (; i < n; i++) lane[0] += x[i];
+    return sum_lanes(lane);
+}
+
+/* ---- around the exponential ------------------------------------------------------------------------------------------------ */
+
+#ifndef HAVE_EXP_LOOPS
 /*
  * e^x to about 1 ulp, in a form that compilers turn into vector code: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor series,
  * whose rest at degree 8 is below 2e-10. Below -87 the result is 0 and above 88 infinite, a little before f32 itself ends; NaN
@@ -158,11 +178,43 @@ static inline float gelu_tanh(float x) {
     return x / (1.0f + exp_f32(-2.0f * u));
 }
 
+static void silu_row(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = silu(x[i]);
+}
+
+static void gelu_tanh_row(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = gelu_tanh(x[i]);
+}
+
+static void silu_mul(float *dst, const float *a, const float *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) dst[i] = silu(a[i]) * b[i];
+}
+
+static float softmax_block(float *x, int64_t n, float scale, float *max) {
+    float lane[LANES], largest = *max;
+    for (int j = 0; j < LANES; j++) lane[j] = largest;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) {
+            x[i + j] *= scale;
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+        }
+    for (; i < n; i++) {
+        x[i] *= scale;
+        lane[0] = x[i] > lane[0] ? x[i] : lane[0];
+    }
+    for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
+    for (i = 0; i < n; i++) x[i] = exp_f32(x[i] - largest);
+    *max = largest;
+    return (float)sum_of(x, n);
+}
+#endif
+
 static void activate(float *x, ink_cpu_activation act, int64_t n) {
     if (act == INK_CPU_ACT_GELU_TANH)
-        for (int64_t i = 0; i < n; i++) x[i] = gelu_tanh(x[i]);
+        gelu_tanh_row(x, n);
     else if (act == INK_CPU_ACT_SILU)
-        for (int64_t i = 0; i < n; i++) x[i] = silu(x[i]);
+        silu_row(x, n);
 }
 
 static void epilogue(float *dst, const float *v, const float *bias, ink_cpu_activation act, const float *gate, const float *add,
@@ -178,22 +230,6 @@ static void epilogue(float *dst, const float *v, const float *bias, ink_cpu_acti
             for (int64_t i = 0; i < m; i++) y[i] += add[start + i];
         memcpy(dst + start, y, (size_t)m * sizeof *y);
     }
-}
-
-/* Sums in double: a mean of many values far from zero would otherwise lose the digits that the variance needs. */
-static double sum_lanes(const double *lane) {
-    double sum = 0;
-    for (int j = 0; j < LANES; j++) sum += lane[j];
-    return sum;
-}
-
-static double sum_of(const float *x, int64_t n) {
-    double lane[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) lane[j] += x[i + j];
-    for (; i < n; i++) lane[0] += x[i];
-    return sum_lanes(lane);
 }
 
 static double sum_of_squares(const float *x, double mean, int64_t n) {
@@ -244,21 +280,6 @@ static void rope_half(float *x, const float *cos, const float *sin, int64_t n_pa
         x[i] = a * cos[i] - b * sin[i];
         x[n_pairs + i] = b * cos[i] + a * sin[i];
     }
-}
-
-static void silu_mul(float *dst, const float *a, const float *b, int64_t n) {
-    for (int64_t i = 0; i < n; i++) dst[i] = silu(a[i]) * b[i];
-}
-
-static float softmax_block(float *x, int64_t n, float scale, float *max) {
-    float largest = *max;
-    for (int64_t i = 0; i < n; i++) {
-        x[i] *= scale;
-        largest = x[i] > largest ? x[i] : largest;
-    }
-    for (int64_t i = 0; i < n; i++) x[i] = exp_f32(x[i] - largest);
-    *max = largest;
-    return (float)sum_of(x, n);
 }
 
 static void scale_row(float *x, float factor, int64_t n) {
