@@ -23,7 +23,8 @@ typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_C
 typedef struct ink_cpu_product {
     int64_t tile_rows, tile_cols, k_unit;
     int64_t element_bytes; /* 4: f32; 2: operands are rounded to bf16 */
-    int64_t k_chunk;       /* how much of k is best multiplied at once; a multiple of 512 */
+    int64_t k_chunk;       /* how much of k, for many columns, stays in the second-level cache; a multiple of 512 */
+    int64_t k_near;        /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
     void (*begin)(void);   /* before and after the calls of multiply in a task; may be NULL */
     void (*end)(void);
     /* Packs k numbers of tile_rows rows; NULL: a row of zeros. */

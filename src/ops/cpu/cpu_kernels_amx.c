@@ -186,6 +186,7 @@ static const ink_cpu_product bf16_product = {
     .k_unit = AMX_STEP,
     .element_bytes = 2,
     .k_chunk = 3072,
+    .k_near = 256,
     .begin = amx_begin,
     .end = amx_end,
     .pack_left = amx_pack_left,

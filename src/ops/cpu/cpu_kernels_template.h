@@ -114,6 +114,7 @@ static const ink_cpu_product f32_product = {
     .k_unit = 1,
     .element_bytes = 4,
     .k_chunk = 512,
+    .k_near = 512,
     .pack_left = f32_pack_left,
     .pack_right_f32 = f32_pack_right_f32,
     .pack_right_bf16 = f32_pack_right_bf16,

@@ -152,6 +152,29 @@ static void store_rows(const product *p, const float *sums, int64_t row, int64_t
                              p->gate ? p->gate + col : NULL, p->add ? ink_row(*p->add, row + i) + col : NULL, n_cols);
 }
 
+/* Asks for the memory of n rows of the result, columns col to col + n_cols, before it is written. */
+static void expect_rows(const product *p, int64_t row, int64_t n, int64_t col, int64_t n_cols) {
+    enum { LINE_FLOATS = 16 };
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n_cols; j += LINE_FLOATS) __builtin_prefetch(ink_row(p->dst, row + i) + col + j, 1);
+}
+
+/*
+ * sums [tile_rows, n_cols], = or +=, a left panel times the chunk of k that `right` holds. In pieces of k that leave the left panel's
+ * in the first-level cache for all columns.
+ */
+static void multiply_panel(const product *p, float *sums, const unsigned char *left, const unsigned char *ahead,
+                           const unsigned char *right, int64_t n_cols, int64_t k, bool add) {
+    const ink_cpu_product *t = p->tiles;
+    const int64_t step = t->tile_rows * t->element_bytes;
+    for (int64_t at = 0; at < k; at += t->k_near) {
+        int64_t n = ink_cpu_min(t->k_near, k - at);
+        for (int64_t col = 0, quarter = 0; col < n_cols; col += t->tile_cols, quarter++)
+            t->multiply(sums + col, GROUP_COLS, left + at * step, right + (col * k + at * t->tile_cols) * t->element_bytes, n,
+                        add || at > 0, ahead && quarter < 4 ? ahead + at * step + quarter * (n * step / 4) : NULL);
+    }
+}
+
 /* A group of columns, for a part of the block's rows. */
 static void group_task(void *context, int64_t task, int64_t worker) {
     const product *p = context;
@@ -170,12 +193,10 @@ static void group_task(void *context, int64_t task, int64_t worker) {
             const unsigned char *left = left_panel(p, i) + k0 * tile_step;
             const unsigned char *ahead = i + 1 < end ? left_panel(p, i + 1) + k0 * tile_step : NULL;
             float *sums = (float *)(void *)workspace + (n_chunks > 1 ? (i - first) * t->tile_rows * GROUP_COLS : 0);
-            for (int64_t col = 0, nth = 0; col < n_cols; col += t->tile_cols, nth++)
-                t->multiply(sums + col, GROUP_COLS, left, right + col * k * t->element_bytes, k, k0 > 0,
-                            ahead && nth < 4 ? ahead + nth * (k * tile_step / 4) : NULL);
-            if (k1 == p->inner)
-                store_rows(p, sums, p->row0 + i * t->tile_rows, ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows), col0,
-                           n_cols);
+            int64_t row = p->row0 + i * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows);
+            if (k1 == p->inner) expect_rows(p, row, n, col0, n_cols);
+            multiply_panel(p, sums, left, ahead, right, n_cols, k, k0 > 0);
+            if (k1 == p->inner) store_rows(p, sums, row, n, col0, n_cols);
         }
     }
     if (t->end) t->end();
