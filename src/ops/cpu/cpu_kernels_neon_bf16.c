@@ -13,8 +13,8 @@
 #define VECTOR_FLOATS 4
 #define TILE_VECTORS 4
 #define TILE_ROWS 6
-#define MATMUL_BF16 matmul_bf16
-static const ink_cpu_matmul_bf16 matmul_bf16;
+#define PRODUCT_BF16 bf16_product
+static const ink_cpu_product bf16_product;
 #include "ops/cpu/cpu_kernels_template.h"
 
 /* The same tile as in f32: 24 of 32 registers hold the sums, 3 + 1 the operands of one step. */
@@ -41,23 +41,51 @@ static void bf16_round_row(uint16_t *panel, int64_t n_rows, const float *row, in
     vst1_u16(panel + i * n_rows, vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(rest))));
 }
 
+static void bf16_zero_row(uint16_t *panel, int64_t n_rows, int64_t k) {
+    for (int64_t i = 0; i < k; i += BF16_UNIT) vst1_u16(panel + i * n_rows, vdup_n_u16(0));
+}
+
 static void bf16_pack_left(void *panel, const float *const *rows, int64_t k) {
-    for (int64_t row = 0; row < TILE_ROWS; row++) bf16_round_row((uint16_t *)panel + row * BF16_UNIT, TILE_ROWS, rows[row], k);
+    for (int64_t row = 0; row < TILE_ROWS; row++) {
+        uint16_t *to = (uint16_t *)panel + row * BF16_UNIT;
+        if (rows[row])
+            bf16_round_row(to, TILE_ROWS, rows[row], k);
+        else
+            bf16_zero_row(to, TILE_ROWS, k);
+    }
 }
 
-static void bf16_pack_right(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
+static void bf16_pack_right_bf16(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
     uint16_t *to = panel;
-    if (n < TILE_COLS) memset(to, 0, (size_t)((k + BF16_UNIT - 1) / BF16_UNIT * BF16_UNIT * TILE_COLS) * sizeof *to);
     for (int64_t row = 0; row < n; row++) bf16_pack_row(to + row * BF16_UNIT, TILE_COLS, w + row * stride, k);
+    for (int64_t row = n; row < TILE_COLS; row++) bf16_zero_row(to + row * BF16_UNIT, TILE_COLS, k);
 }
 
-static void bf16_multiply(float *restrict c, const void *left, const void *right, int64_t k) {
+static void bf16_pack_right_f32(void *panel, const float *w, int64_t stride, int64_t n, int64_t k) {
+    uint16_t *to = panel;
+    for (int64_t row = 0; row < n; row++) bf16_round_row(to + row * BF16_UNIT, TILE_COLS, w + row * stride, k);
+    for (int64_t row = n; row < TILE_COLS; row++) bf16_zero_row(to + row * BF16_UNIT, TILE_COLS, k);
+}
+
+static void bf16_pack_right_columns(void *panel, const float *const *rows, int64_t n, int64_t k) {
+    uint16_t *to = panel;
+    for (int64_t at = 0; at < k; at += BF16_UNIT, to += BF16_UNIT * TILE_COLS)
+        for (int64_t col = 0; col < TILE_COLS; col++) {
+            float numbers[BF16_UNIT] = {0};
+            for (int64_t i = 0; col < n && i < BF16_UNIT && at + i < k; i++) numbers[i] = rows[at + i][col];
+            vst1_u16(to + col * BF16_UNIT, vreinterpret_u16_bf16(vcvt_bf16_f32(vld1q_f32(numbers))));
+        }
+}
+
+static void bf16_multiply(float *restrict c, int64_t stride, const void *left, const void *right, int64_t k, bool add,
+                          const void *ahead) {
+    (void)ahead;
     /* sum[i][j]: rows 2 i, 2 i + 1 by columns 2 j, 2 j + 1 */
     float32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
     for (int i = 0; i < TILE_ROWS / 2; i++)
         for (int j = 0; j < TILE_COLS / 2; j++) {
-            const float *at = c + 2 * i * TILE_COLS + 2 * j;
-            sum[i][j] = vcombine_f32(vld1_f32(at), vld1_f32(at + TILE_COLS));
+            const float *at = c + 2 * i * stride + 2 * j;
+            sum[i][j] = add ? vcombine_f32(vld1_f32(at), vld1_f32(at + stride)) : vdupq_n_f32(0);
         }
     const uint16_t *a = left, *b = right;
     for (int64_t at = 0; at < k; at += BF16_UNIT, a += BF16_UNIT * TILE_ROWS, b += BF16_UNIT * TILE_COLS) {
@@ -73,15 +101,22 @@ static void bf16_multiply(float *restrict c, const void *left, const void *right
     }
     for (int i = 0; i < TILE_ROWS / 2; i++)
         for (int j = 0; j < TILE_COLS / 2; j++) {
-            float *at = c + 2 * i * TILE_COLS + 2 * j;
+            float *at = c + 2 * i * stride + 2 * j;
             vst1_f32(at, vget_low_f32(sum[i][j]));
-            vst1_f32(at + TILE_COLS, vget_high_f32(sum[i][j]));
+            vst1_f32(at + stride, vget_high_f32(sum[i][j]));
         }
 }
 
-static const ink_cpu_matmul_bf16 matmul_bf16 = {
+static const ink_cpu_product bf16_product = {
+    .tile_rows = TILE_ROWS,
+    .tile_cols = TILE_COLS,
     .k_unit = BF16_UNIT,
+    .element_bytes = 2,
+    .k_chunk = 1024,
+    .k_near = 1024,
     .pack_left = bf16_pack_left,
-    .pack_right = bf16_pack_right,
+    .pack_right_f32 = bf16_pack_right_f32,
+    .pack_right_bf16 = bf16_pack_right_bf16,
+    .pack_right_columns = bf16_pack_right_columns,
     .multiply = bf16_multiply,
 };
