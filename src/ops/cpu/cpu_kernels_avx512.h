@@ -1,6 +1,6 @@
 /*
  * cpu_kernels_avx512.h - what tiers with 64-byte vectors do by hand: loops around the exponential, for which compilers make twice
- * as many instructions. Included by their kernel files before the template, which then leaves these functions out.
+ * as many instructions, and the epilogue of products. Included by their kernel files before the template, which then leaves these functions out.
  */
 #ifndef INK_OPS_CPU_CPU_KERNELS_AVX512_H
 #define INK_OPS_CPU_CPU_KERNELS_AVX512_H
@@ -9,6 +9,8 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "ops/cpu/cpu_kernels.h"
 
 #define HAVE_EXP_LOOPS
 
@@ -49,10 +51,17 @@ static inline __m512 gelu_tanh_lanes(__m512 x) {
     return times_sigmoid(x, _mm512_mul_ps(_mm512_set1_ps(1.595769122f), _mm512_fmadd_ps(cube, _mm512_set1_ps(0.044715f), x)));
 }
 
-static void gelu_tanh_row(float *x, int64_t n) {
+static void epilogue(float *dst, const float *v, const float *bias, ink_cpu_activation act, const float *gate, const float *add,
+                     int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
         __mmask16 there = lanes_of(n - i);
-        _mm512_mask_storeu_ps(x + i, there, gelu_tanh_lanes(_mm512_maskz_loadu_ps(there, x + i)));
+        __m512 x = _mm512_maskz_loadu_ps(there, v + i);
+        if (bias) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(there, bias + i));
+        if (act == INK_CPU_ACT_GELU_TANH) x = gelu_tanh_lanes(x);
+        if (act == INK_CPU_ACT_SILU) x = silu_lanes(x);
+        if (gate) x = _mm512_mul_ps(x, _mm512_maskz_loadu_ps(there, gate + i));
+        if (add) x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(there, add + i));
+        _mm512_mask_storeu_ps(dst + i, there, x);
     }
 }
 

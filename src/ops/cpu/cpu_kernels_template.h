@@ -4,7 +4,7 @@
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
  *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
- *   HAVE_EXP_LOOPS   if silu_row, gelu_tanh_row, silu_mul and softmax_block are declared before
+ *   HAVE_EXP_LOOPS   if silu_row, silu_mul, softmax_block and epilogue are declared before
  *   DECODE_AFFINE, DECODE_F8_E4M3   static functions that are declared before, if the tier has them
  *   TILE_ROWS        rows of the tile; TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 registers are in use at once
  *
@@ -209,7 +209,6 @@ static float softmax_block(float *x, int64_t n, float scale, float *max) {
     *max = largest;
     return (float)sum_of(x, n);
 }
-#endif
 
 static void activate(float *x, ink_cpu_activation act, int64_t n) {
     if (act == INK_CPU_ACT_GELU_TANH)
@@ -232,6 +231,7 @@ static void epilogue(float *dst, const float *v, const float *bias, ink_cpu_acti
         memcpy(dst + start, y, (size_t)m * sizeof *y);
     }
 }
+#endif
 
 static double sum_of_squares(const float *x, double mean, int64_t n) {
     double lane[LANES] = {0};
@@ -264,7 +264,7 @@ static void rmsnorm_channels(float *dst, const float *x, const float *gamma, int
     double norm = sqrt(sum_of_squares(x, 0, n));
     float r = (float)(sqrt((double)n) / (norm > 1e-12 ? norm : 1e-12));
     for (int64_t i = 0; i < n; i++) dst[i] = x[i] * r * gamma[i];
-    if (with_silu) activate(dst, INK_CPU_ACT_SILU, n);
+    if (with_silu) silu_row(dst, n);
 }
 
 static void rope_pairs(float *x, const float *cos, const float *sin, int64_t n_pairs) {
