@@ -58,7 +58,7 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                        "type of the weights: f32, bf16, or smaller and coarser\n"
                        "fp8, q8, q4 (default: auto, as the model stores them)"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
-    [CLI_CPU] = {0, "cpu", "TIER", "instruction set, such as ref, c, avx2, amx (default: best)"},
+    [CLI_CPU] = {0, "cpu", "TIER", "instruction set: ref, c, avx2, amx ... (default: best)"},
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
     [CLI_NO_METADATA] = {0, "no-metadata", NULL, "do not record prompt and settings in the picture"},
     [CLI_STDIN] = {0, "stdin", NULL, "read standard input, less one last line feed"},

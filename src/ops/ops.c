@@ -156,6 +156,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     if (e.bias) REQUIRE_SHAPE(c, "linear bias", *e.bias, 1, w->rows);
     if (e.gate) REQUIRE_SHAPE(c, "linear gate", *e.gate, 1, w->rows);
     size_t mark = ink_arena_mark(c->arena);
+    e.may_round = c->may_round;
     e.packed = take_packed(c, x.rows, 1, w->cols + (w->up ? w->up->cols : 0));
     ink_tensor low = x;
     if (w->down) {

@@ -31,6 +31,7 @@ typedef struct ink_linear_epilogue {
     const ink_tensor *gate;    /* [1, out] or NULL: per column, after the activation */
     bool add_to_dst;           /* dst += v rather than dst = v */
     const ink_tensor *low;     /* set by the wrapper, for a weight with a branch: [n, rank], x down^T; or x itself without down */
+    bool may_round;            /* set by the wrapper: x and low to bf16, where that is faster; else to two such numbers each */
     void *packed;              /* set by the wrapper: ink_packed_bytes of memory that the implementation may use, aligned to 64 */
 } ink_linear_epilogue;
 
@@ -75,7 +76,7 @@ typedef struct ink_device {
     const struct ink_ops *ops;
     const void *kernels;  /* what the implementations of this table need of their tier; NULL for `ref` */
     ink_threads *threads; /* borrowed */
-    bool rounds_rows;     /* linear and conv2d round x, and what is wider of a weight, to bf16 unless the weight is F32 */
+    bool rounds_rows;     /* products round both sides to bf16, unless the weight is F32 or the caller says otherwise */
 } ink_device;
 
 /* Implementations get checked shapes. */
@@ -152,7 +153,7 @@ typedef struct ink_ctx {
     const ink_device *check;    /* if not NULL: run every op there too and fail on a difference */
     ink_arena *arena;           /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
     const atomic_int *cancel;   /* may be NULL */
-    bool may_round;             /* attention may round what it multiplies to bf16 */
+    bool may_round;             /* linear and attention may round activations that they multiply to bf16 */
     FILE *trace;                /* may be NULL */
     double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
     double products;            /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */

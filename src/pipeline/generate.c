@@ -254,6 +254,7 @@ static void denoise(run *r) {
     end_phase(r);
 
     begin_phase(r, INK_PHASE_DENOISE, n_steps);
+    r->ctx.may_round = r->model->precision != INK_PRECISION_F32;
     ink_stage *kept = r->stages ? &r->stages->stage[INK_STAGE_LATENTS] : NULL;
     /* One step tells a dry run what all of them need. */
     for (int64_t step = 0; step < (is_dry(r) ? 1 : n_steps) && !failed(r); step++) {
@@ -452,7 +453,6 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
                       .check = session->check ? &session->definition : NULL,
                       .arena = &r.arena,
                       .cancel = &session->cancel,
-                      .may_round = model->precision != INK_PRECISION_F32,
                       .trace = session->trace,
                       .worked = op_worked,
                       .worked_user = &r,

@@ -57,6 +57,7 @@ static void linear(const ink_device *d, const void *arguments) {
     d->ops->linear(d, s->dst, s->x, &s->w[s->turn], 
                    (ink_linear_epilogue){.bias = &s->vector,
                                          .activation = s->activation,
+                                         .may_round = true,
                                          .packed = room_for_packing(ink_packed_bytes(s->x.rows, 1, s->x.cols))});
 }
 

@@ -38,7 +38,7 @@ static const double *conv_bound(checker *c, const conv_case *a) {
                 }
             }
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
-            double error = product_error(rounds_rows(c, a->w.dtype), a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
+            double error = product_error(rounds_rows(c, a->w.dtype) ? TO_BF16 : KEPT, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
                            ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
             bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }

@@ -28,7 +28,7 @@ static double activate(ink_activation activation, double x) {
 }
 
 /* Row i of x times row j of w, as part of a sum of `depth` products, and how far that may be off. */
-static void add_products(bool rounding, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth, bool rounded,
+static void add_products(operand_rounding rounding, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth, bool rounded,
                          double *sum, double *error) {
     double magnitude = 0, operands = 0;
     for (int64_t k = 0; k < x.cols; k++) {
@@ -47,7 +47,7 @@ static void add_products(bool rounding, ink_tensor x, const ink_weight *w, int64
 static const double *linear_bound(checker *c, const linear_case *a) {
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
     int64_t depth = a->x.cols + (a->e.low ? a->low.cols : 0);
-    bool rounding = rounds_rows(c, a->w.dtype);
+    operand_rounding rounding = !rounds_rows(c, a->w.dtype) ? KEPT : a->e.may_round ? TO_BF16 : TO_TWO_BF16;
     for (int64_t i = 0; i < a->dst.rows; i++) {
         for (int64_t j = 0; j < a->dst.cols; j++) {
             double sum = 0, error = 0;
@@ -92,7 +92,8 @@ static void check_branch(checker *c, shape s, ink_dtype dtype, fill kind, int ep
     a.e = (ink_linear_epilogue){.bias = epilogue & 1 ? &a.bias : NULL,
                                 .activation = activation,
                                 .gate = epilogue & 2 ? &a.gate : NULL,
-                                .add_to_dst = (epilogue & 4) != 0};
+                                .add_to_dst = (epilogue & 4) != 0,
+                                .may_round = random_below(c, 2)};
     if (rank > 0) {
         a.low = take(c, s.rows, rank, kind, 1);
         a.up = take_weight(c, random_below(c, 2) ? INK_BF16 : INK_F32, s.out, rank, others, exact ? 1 : 0.05);

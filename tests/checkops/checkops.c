@@ -225,10 +225,10 @@ void round_rows(ink_tensor x) {
 
 /* BFMMLA takes products exactly and rounds their sums to odd, which may be off by twice as much as to nearest; what is smaller
    than a normal number counts as zero, before and after, here and with AMX. */
-double product_error(bool rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
-    if (!rounding) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
+double product_error(operand_rounding rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
+    if (rounding == KEPT) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
     const double of_one = 0x1p-8; /* half the distance from 1 to the next bf16 */
-    double of_rows = (rounded ? 0 : of_one) + (dtype == INK_BF16 ? 0 : 1.01 * of_one);
+    double of_rows = (rounded ? 0 : rounding == TO_BF16 ? of_one : of_one * of_one) + (dtype == INK_BF16 ? 0 : 1.01 * of_one);
     return (of_rows + 2 * ROUNDING * sum_factor(n)) * magnitude + 0x1p-126 * (operands + (double)n);
 }
 

@@ -114,9 +114,10 @@ double sum_factor(int64_t n);
  */
 bool rounds_rows(const checker *c, ink_dtype dtype);
 void round_rows(ink_tensor x);
-/* How far a sum of n products may be off: `rounding` says whether operands are rounded, `magnitude` is the sum of |x w|, `operands`
+/* How far a sum of n products may be off: `rounding` says how, `magnitude` is the sum of |x w|, `operands`
    that of |x| + |w|, `rounded` whether the x are bf16 numbers. dtype is that of the w. */
-double product_error(bool rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
+typedef enum operand_rounding { KEPT, TO_TWO_BF16, TO_BF16 } operand_rounding; /* of the x; the w are bf16 but with KEPT */
+double product_error(operand_rounding rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
 
 /* Memory for ink_linear_epilogue and ink_conv_shape, of which the last taken holds; never released. */
 void *room_for_packing(int64_t bytes);

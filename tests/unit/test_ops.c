@@ -31,7 +31,7 @@ static void set_up(bench *b) {
     const char *why = NULL;
     memset(b, 0, sizeof *b);
     assert_true(ink_device_open(&b->device, "ref", NULL, &why));
-    assert_true(ink_arena_create(&b->arena, 4096));
+    assert_true(ink_arena_create(&b->arena, 1 << 18));
     b->c = (ink_ctx){.device = &b->device, .arena = &b->arena, .error = &b->error};
     for (int i = 0; i < ROWS * IN; i++) b->x[i] = (float)(i % 7 - 3);
     for (int i = 0; i < OUT * IN; i++) b->w[i] = (float)(i % 5 - 2);

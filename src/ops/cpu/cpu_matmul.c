@@ -35,8 +35,10 @@ typedef struct product {
     ink_cpu_activation act;
     const ink_conv_shape *conv; /* NULL: linear */
     int64_t out_width;          /* of a convolution */
+    bool may_round;
     int64_t n_taps;
-    int64_t inner; /* of the panels: all taps and the branch, each padded to whole steps */
+    int64_t n_parts;           /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
+    int64_t part_inner, inner; /* of the panels: all taps and the branch, each padded to whole steps; of all parts */
     unsigned char *packed;
     int64_t row0, n_rows; /* of the block */
     int64_t n_groups, n_splits;
@@ -54,10 +56,10 @@ static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 
 static int64_t n_stretches(const product *p) { return p->n_taps + (p->low != NULL); }
 
-static stretch stretch_at(const product *p, int64_t tap) {
-    int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
-    if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, tap * padded};
-    return (stretch){p->w->up, 0, p->low->cols, tap * padded};
+static stretch stretch_at(const product *p, int64_t part, int64_t tap) {
+    int64_t at = part * p->part_inner + tap * round_up(p->x.cols, p->tiles->k_unit);
+    if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, at};
+    return (stretch){p->w->up, 0, p->low->cols, at};
 }
 
 /* The left row of output row m for a tap, or NULL on the padding of a convolution. */
@@ -75,18 +77,39 @@ static unsigned char *left_panel(const product *p, int64_t panel) {
     return p->packed + panel * p->tiles->tile_rows * p->inner * p->tiles->element_bytes;
 }
 
+/* Packs what rounding to bf16 leaves of k numbers of each row. */
+static void pack_rest(const ink_cpu_product *t, unsigned char *panel, const float *const *rows, int64_t k) {
+    float rest[INK_MAX_TILE_ROWS][PIECE_INNER];
+    const float *rest_rows[INK_MAX_TILE_ROWS];
+    for (int64_t at = 0; at < k; at += PIECE_INNER) {
+        int64_t n = ink_cpu_min(PIECE_INNER, k - at);
+        for (int64_t i = 0; i < t->tile_rows; i++) {
+            rest_rows[i] = rows[i] ? rest[i] : NULL;
+            for (int64_t j = 0; rows[i] && j < n; j++)
+                rest[i][j] = rows[i][at + j] - ink_f32_from_bf16(ink_bf16_from_f32(rows[i][at + j]));
+        }
+        t->pack_left(panel + at * t->tile_rows * t->element_bytes, rest_rows, n);
+    }
+}
+
 static void pack_left_task(void *context, int64_t panel, int64_t worker) {
     (void)worker;
     const product *p = context;
     const ink_cpu_product *t = p->tiles;
     for (int64_t tap = 0; tap < n_stretches(p); tap++) {
-        stretch s = stretch_at(p, tap);
         const float *rows[INK_MAX_TILE_ROWS];
         for (int64_t i = 0; i < t->tile_rows; i++) {
             int64_t m = panel * t->tile_rows + i;
             rows[i] = m < p->n_rows ? left_row(p, p->row0 + m, tap) : NULL;
         }
-        t->pack_left(left_panel(p, panel) + s.at * t->tile_rows * t->element_bytes, rows, s.k);
+        for (int64_t part = 0; part < p->n_parts; part++) {
+            stretch s = stretch_at(p, part, tap);
+            unsigned char *to = left_panel(p, panel) + s.at * t->tile_rows * t->element_bytes;
+            if (part == 0)
+                t->pack_left(to, rows, s.k);
+            else
+                pack_rest(t, to, rows, s.k);
+        }
     }
 }
 
@@ -134,8 +157,8 @@ static void pack_right(const product *p, void *panel, const ink_weight *w, int64
 /* Packs the chunk [k0, k1) of the panels for n_cols outputs from col0 on: panel after panel of tile_cols. */
 static void pack_group(const product *p, unsigned char *right, int64_t col0, int64_t n_cols, int64_t k0, int64_t k1) {
     const ink_cpu_product *t = p->tiles;
-    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
-        stretch s = stretch_at(p, tap);
+    for (int64_t i = 0; i < p->n_parts * n_stretches(p); i++) {
+        stretch s = stretch_at(p, i / n_stretches(p), i % n_stretches(p));
         int64_t first = k0 > s.at ? k0 : s.at, end = ink_cpu_min(k1, s.at + s.k);
         for (int64_t k = first; k < end; k += PIECE_INNER)
             for (int64_t col = 0; col < n_cols; col += t->tile_cols)
@@ -207,7 +230,9 @@ static void run(const ink_device *d, product *p) {
     p->tiles = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
     p->threads = d->threads;
     int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
-    p->inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
+    p->part_inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
+    p->n_parts = p->tiles->element_bytes == 2 && !p->may_round ? 2 : 1;
+    p->inner = p->n_parts * p->part_inner;
     p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
     int64_t n_blocks = (p->dst.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n_threads = ink_threads_count(d->threads);
@@ -222,7 +247,7 @@ static void run(const ink_device *d, product *p) {
 }
 
 void ink_cpu_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
-    product p = {.dst = dst, .x = x, .w = w, .low = e.low, .n_taps = 1, .packed = e.packed};
+    product p = {.dst = dst, .x = x, .w = w, .low = e.low, .n_taps = 1, .may_round = e.may_round, .packed = e.packed};
     p.bias = e.bias ? e.bias->data : NULL;
     p.gate = e.gate ? e.gate->data : NULL;
     p.add = e.add_to_dst ? &dst : NULL;
@@ -234,7 +259,8 @@ void ink_cpu_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
 
 void ink_cpu_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias,
                     const ink_tensor *residual, ink_conv_shape shape) {
-    product p = {.dst = dst, .x = x, .w = w, .bias = bias.data, .add = residual, .conv = &shape, .packed = shape.packed};
+    product p = {.dst = dst, .x = x, .w = w, .bias = bias.data, .add = residual, .conv = &shape, .may_round = true};
+    p.packed = shape.packed;
     p.out_width = ink_conv_out(shape.width, shape);
     p.n_taps = shape.kernel * shape.kernel;
     run(d, &p);
