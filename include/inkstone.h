@@ -130,7 +130,7 @@ typedef struct ink_component_report {
     const char *dtypes;     /* "BF16", or "BF16 1900, F32 33": tensors of each type; "" for a component without weights */
     int64_t n_files;
     int64_t n_tensors;
-    int64_t n_parameters;
+    int64_t n_parameters; /* without the scales of small types, when the network is known */
     int64_t n_bytes;
     size_t n_missing; /* tensors that the network needs and the files lack */
     const char *const *missing;

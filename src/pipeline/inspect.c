@@ -97,10 +97,20 @@ static bool describe(component *part, const ink_weights *weights, ink_component 
     return part->dtypes && part->runs;
 }
 
+/* Integers count as the numbers that they stand for, and what scales them does not count. As `chosen` of a binder. */
+static void count_packed(void *user, const ink_tensor_info *info, const ink_weight *stored, ink_dtype form) {
+    component *part = user;
+    int64_t n = stored->rows * stored->cols;
+    (void)form;
+    if (info->dtype == INK_OTHER_DTYPE) part->report.n_parameters += n - info->n_elements;
+    part->report.n_parameters -= stored->n_scales + (stored->group ? 2 * (n / stored->group) : 0);
+}
+
 /* Names the component's tensors, and takes over which are missing and which are too many. */
 static ink_status list_names(component *part, const ink_weights *weights, const ink_config *config, ink_component which,
                              ink_error *finding) {
-    ink_binder binder = {.weights = weights, .mode = INK_BIND_REPORT, .error = finding};
+    ink_binder binder = {
+        .weights = weights, .mode = INK_BIND_REPORT, .error = finding, .chosen = count_packed, .chosen_user = part};
     binder.used = ink_alloc_array(ink_weights_count(weights), sizeof *binder.used);
     if (binder.used) ink_model_bind_all(&binder, config, which);
     part->missing = binder.missing;

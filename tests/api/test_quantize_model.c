@@ -92,6 +92,35 @@ static void test_shards(void **state) {
     test_folder_remove(folder);
 }
 
+static int64_t count_parameters(const char *dir, int64_t *n_bytes) {
+    ink_report *report;
+    ink_error error;
+    int64_t n = 0;
+    if (ink_inspect(&report, dir, NULL, &error) != INK_OK) fail_msg("%s", error.message);
+    *n_bytes = 0;
+    for (size_t i = 0; i < report->n_components; i++) {
+        n += report->components[i].n_parameters;
+        *n_bytes += report->components[i].n_bytes;
+        assert_true(report->components[i].n_missing == 0 && report->components[i].n_unexpected == 0);
+    }
+    ink_report_destroy(&report);
+    return n;
+}
+
+/* A model has as many parameters as it had, whatever they are stored in. */
+static void test_parameters_stay(void **state) {
+    (void)state;
+    for (int precision = INK_PRECISION_BF16; precision <= INK_PRECISION_Q4; precision++) {
+        char folder[TEST_PATH], out[TEST_PATH];
+        int64_t before, after;
+        ink_quantize_options options = options_of((ink_precision)precision);
+        write_model(NULL, models[0], test_path(out, test_folder_create(folder), "out"), &options);
+        assert_int_equal(count_parameters(out, &after), count_parameters(models[0], &before));
+        assert_true(precision == INK_PRECISION_BF16 ? after == before : after < before);
+        test_folder_remove(folder);
+    }
+}
+
 static const ink_quantize_row *find_row(const ink_quantize_report *report, const char *name) {
     for (size_t i = 0; i < report->n_rows; i++)
         if (strcmp(report->rows[i].name, name) == 0) return &report->rows[i];
@@ -270,13 +299,10 @@ static void test_json_allocations_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_draws_the_same),
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_report_and_keep),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_allocations_fail),
-        cmocka_unit_test(test_json_allocations_fail),
+        cmocka_unit_test(test_draws_the_same),   cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_parameters_stay),  cmocka_unit_test(test_report_and_keep),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_allocations_fail), cmocka_unit_test(test_json_allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -267,8 +267,8 @@ def draw_inkstone(args, prompts, folder):
         path = os.path.join(folder, f"{i:03d}.png")
         subprocess.run([args.inkstone, "-m", args.model, "-p", prompt, "-n", values["negative_prompt"], "-o", path,
                         "-W", str(values["width"]), "-H", str(values["height"]), "-s", str(values["steps"]),
-                        "-g", str(values["guidance"]), "-S", str(args.seed + i), "-q",
-                        "--precision", args.precision], check=True)
+                        "-g", str(values["guidance"]), "-S", str(args.seed + i), "-q", "--noise-dtype", "f32",
+                        "--precision", args.precision], check=True)  # the same noise in every precision
         yield np.asarray(Image.open(path).convert("RGB"))
 
 
@@ -298,10 +298,12 @@ def main():
     p.add_argument("--seed", type=int, default=1, help="picture i uses seed + i")
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance", type=float)
-    p.add_argument("--precision", choices=("f32", "bf16"), default="f32")
+    p.add_argument("--precision", choices=("f32", "bf16", "fp8", "q8", "q4"), default="f32")
     p.add_argument("--out", help="keep the pictures in this folder")
     p.add_argument("--verbose", action="store_true", help="print every picture that is not all right")
     args = p.parse_args()
+    if args.diffusers and args.precision not in ("f32", "bf16"):
+        p.error("diffusers draws in f32 or bf16")
 
     wanted = scenes.evaluation(args.count)
     prompts = [s.caption for s in wanted]
