@@ -215,6 +215,20 @@ void ink_rope_half(ink_ctx *c, ink_tensor x, ink_tensor cos, ink_tensor sin, int
     RUN(c, &call, rope_half, x, cos, sin, n_heads);
 }
 
+/* The rows of x that lie next to each other: one run, or two. */
+static int runs_of(ink_tensor runs[2], ink_tensor x, ink_gap gap) {
+    int64_t n_first = gap.split < x.rows ? gap.split : x.rows;
+    int n = 0;
+    if (n_first > 0) runs[n++] = ink_rows(x, 0, n_first);
+    if (n_first < x.rows) runs[n++] = ink_rows(x, n_first + gap.rows, x.rows - n_first);
+    return n;
+}
+
+static void require_gap(ink_ctx *c, const char *of, ink_gap gap) {
+    require(c, gap.split >= 0 && gap.rows >= 0, "attention: rows of %s in two runs, the second %" PRId64 " further after %" PRId64,
+            of, gap.rows, gap.split);
+}
+
 void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape) {
     require(c, shape.n_heads > 0 && shape.n_kv_heads > 0 && shape.n_heads % shape.n_kv_heads == 0,
             "attention: %" PRId64 " heads do not share %" PRId64 " key heads", shape.n_heads, shape.n_kv_heads);
@@ -226,7 +240,10 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
     REQUIRE_SHAPE(c, "attention", k, k.rows, shape.n_kv_heads * shape.head_dim);
     REQUIRE_SHAPE(c, "attention", v, k.rows, shape.n_kv_heads * shape.head_dim);
     REQUIRE_SHAPE(c, "attention", dst, q.rows, shape.n_heads * shape.head_dim);
-    op_call call = {.name = "attention", .written = {dst}, .n_written = 1};
+    require_gap(c, "q", shape.q_gap);
+    require_gap(c, "k", shape.kv_gap);
+    op_call call = {.name = "attention"};
+    call.n_written = runs_of(call.written, dst, shape.q_gap);
     call.work = 2.0 * (double)q.rows * (double)k.rows * (double)q.cols;
     RUN(c, &call, attention, dst, q, k, v, shape);
 }

@@ -35,10 +35,20 @@ typedef struct ink_linear_epilogue {
 
 enum { INK_MAX_HEAD_DIM = 4096 };
 
+/* Rows of a view that come in two runs: row i >= split lies `rows` rows further down than it otherwise would. {0, 0}: one run. */
+typedef struct ink_gap {
+    int64_t split, rows;
+} ink_gap;
+
+static inline float *ink_row_across(ink_tensor x, ink_gap gap, int64_t row) {
+    return ink_row(x, row < gap.split ? row : row + gap.rows);
+}
+
 typedef struct ink_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim; /* query head i uses key head i / (n_heads / n_kv_heads) */
     float scale;                           /* of q.k before the softmax */
     bool causal;                           /* query i sees keys 0..i */
+    ink_gap q_gap, kv_gap;                 /* of q and dst; of k and v. What lies inside a gap is neither read nor written */
 } ink_attention_shape;
 
 /* A square convolution over pixels [height * width, channels], zero-padded. */

@@ -103,9 +103,11 @@ void run_bench(const char *tier) {
             time_op(name, linear, &a, 2.0 * (double)(n * in * out), "GFLOP/s", tier, threads);
         }
     }
-    operands heads = {.dst = numbers(512, 8 * 128), .x = numbers(512, 3 * 8 * 128), .attention = {8, 8, 128, 0.0884f, false}};
+    operands heads = {
+        .dst = numbers(512, 8 * 128), .x = numbers(512, 3 * 8 * 128), .attention = {8, 8, 128, 0.0884f, false, {0, 0}, {0, 0}}};
     time_op("attention 512 tokens, 8 heads of 128", attention, &heads, 4.0 * 512 * 512 * 8 * 128, "GFLOP/s", tier, threads);
-    operands wide = {.dst = numbers(1024, 384), .x = numbers(1024, 3 * 384), .attention = {1, 1, 384, 0.051f, false}};
+    operands wide = {
+        .dst = numbers(1024, 384), .x = numbers(1024, 3 * 384), .attention = {1, 1, 384, 0.051f, false, {0, 0}, {0, 0}}};
     time_op("attention 1024 pixels, 1 head of 384", attention, &wide, 4.0 * 1024 * 1024 * 384, "GFLOP/s", tier, threads);
     operands deep = {.dst = numbers(1024, 384),
                      .x = numbers(1024, 384),

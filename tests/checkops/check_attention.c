@@ -1,6 +1,7 @@
-/* check_attention.c - attention: heads that share keys, causal and not, wide and narrow heads. */
+/* check_attention.c - attention: heads that share keys, causal and not, wide and narrow heads, rows in two runs. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "checkops.h"
 
@@ -17,16 +18,27 @@ static void call(const ink_device *device, const void *arguments) {
 typedef struct shape {
     int64_t rows, keys, n_heads, n_kv_heads, head_dim;
     bool causal;
+    ink_gap q_gap, kv_gap;
 } shape;
+
+/* The same numbers with NaN in the gap. */
+static ink_tensor spread(checker *c, ink_tensor x, ink_gap gap) {
+    if (gap.rows == 0) return x;
+    ink_tensor spread = take_blank(c, x.rows + gap.rows, x.cols);
+    spread.rows = x.rows;
+    for (int64_t i = 0; i < x.rows; i++)
+        for (int64_t j = 0; j < x.cols; j++) ink_row_across(spread, gap, i)[j] = ink_row(x, i)[j];
+    return spread;
+}
 
 /* q, k and v: three tensors, or three slices of one buffer as in the networks where their rows are the same tokens. */
 static attention_case take_attention(checker *c, shape s, fill kind, double size, fill v_kind, float scale) {
-    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal}};
+    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap}};
     int64_t q_cols = s.n_heads * s.head_dim, kv_cols = s.n_kv_heads * s.head_dim;
     a.q = take(c, s.rows, q_cols, kind, size);
     a.k = take(c, s.keys, kv_cols, kind, size);
     a.v = take(c, s.keys, kv_cols, v_kind, 1);
-    if (s.rows == s.keys && random_below(c, 2)) {
+    if (s.rows == s.keys && s.q_gap.rows == 0 && s.kv_gap.rows == 0 && random_below(c, 2)) {
         ink_tensor all = take_blank(c, s.rows, q_cols + 2 * kv_cols);
         const ink_tensor from[] = {a.q, a.k, a.v};
         const ink_tensor to[] = {ink_cols(all, 0, q_cols), ink_cols(all, q_cols, kv_cols),
@@ -38,13 +50,32 @@ static attention_case take_attention(checker *c, shape s, fill kind, double size
         a.k = to[1];
         a.v = to[2];
     }
-    a.dst = take_blank(c, s.rows, q_cols);
+    a.q = spread(c, a.q, s.q_gap);
+    a.k = spread(c, a.k, s.kv_gap);
+    a.v = spread(c, a.v, s.kv_gap);
+    a.dst = take_blank(c, s.rows + s.q_gap.rows, q_cols);
+    a.dst.rows = s.rows;
     return a;
 }
 
+/* What is in the gap of dst belongs to no result, so it must not change. */
+static void check_runs(checker *c, const attention_case *a, const double *bound) {
+    ink_gap gap = a->shape.q_gap;
+    int64_t n_first = gap.split < a->dst.rows ? gap.split : a->dst.rows, n_second = a->dst.rows - n_first;
+    result r[2];
+    int n = 0;
+    if (n_first > 0) r[n++] = (result){ink_rows(a->dst, 0, n_first), bound};
+    if (n_second > 0) r[n++] = (result){ink_rows(a->dst, n_first + gap.rows, n_second), bound + n_first * a->dst.cols};
+    check_call(c, call, a, r, n);
+}
+
 static void describe(checker *c, shape s, const char *numbers) {
-    begin_case(c, "q %lld, k %lld, heads %lld, key heads %lld, head_dim %lld%s, %s", (long long)s.rows, (long long)s.keys,
-               (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim, s.causal ? ", causal" : "", numbers);
+    char gaps[100] = "";
+    if (s.q_gap.rows || s.kv_gap.rows)
+        snprintf(gaps, sizeof gaps, ", q parted by %lld after %lld, k by %lld after %lld", (long long)s.q_gap.rows,
+                 (long long)s.q_gap.split, (long long)s.kv_gap.rows, (long long)s.kv_gap.split);
+    begin_case(c, "q %lld, k %lld, heads %lld, key heads %lld, head_dim %lld%s%s, %s", (long long)s.rows, (long long)s.keys,
+               (long long)s.n_heads, (long long)s.n_kv_heads, (long long)s.head_dim, s.causal ? ", causal" : "", gaps, numbers);
 }
 
 enum { MOST_KEYS = 1100 };
@@ -58,12 +89,12 @@ typedef struct scores {
 
 static void score(scores *out, const attention_case *a, int64_t i, int64_t head) {
     const ink_attention_shape *s = &a->shape;
-    const float *q = ink_row(a->q, i) + head * s->head_dim;
+    const float *q = ink_row_across(a->q, s->q_gap, i) + head * s->head_dim;
     out->n = s->causal ? i + 1 : a->k.rows;
     out->largest = -INFINITY;
     out->error = out->n_largest = 0;
     for (int64_t j = 0; j < out->n; j++) {
-        const float *k = ink_row(a->k, j) + head / (s->n_heads / s->n_kv_heads) * s->head_dim;
+        const float *k = ink_row_across(a->k, s->kv_gap, j) + head / (s->n_heads / s->n_kv_heads) * s->head_dim;
         double dot = 0, magnitude = 0;
         for (int64_t x = 0; x < s->head_dim; x++) {
             dot += (double)q[x] * k[x];
@@ -93,7 +124,7 @@ static const double *attention_bound(checker *c, const attention_case *a) {
             for (int64_t x = 0; x < s->head_dim; x++) {
                 double magnitude = 0, all = 0;
                 for (int64_t j = 0; j < row.n; j++) {
-                    double v = fabs(ink_row(a->v, j)[head / (s->n_heads / s->n_kv_heads) * s->head_dim + x]);
+                    double v = fabs(ink_row_across(a->v, s->kv_gap, j)[head / (s->n_heads / s->n_kv_heads) * s->head_dim + x]);
                     magnitude += exp(row.s[j] - row.largest) / total * v;
                     all += v;
                 }
@@ -107,8 +138,7 @@ static const double *attention_bound(checker *c, const attention_case *a) {
 static void check_shape(checker *c, shape s, fill kind, double size) {
     describe(c, s, fill_name(kind));
     attention_case a = take_attention(c, s, kind, size, NORMAL, (float)(1 / sqrt((double)s.head_dim)));
-    result r = {a.dst, attention_bound(c, &a)};
-    check_call(c, call, &a, &r, 1);
+    check_runs(c, &a, attention_bound(c, &a));
 }
 
 /*
@@ -126,13 +156,38 @@ static void check_selection(checker *c, shape s, double size, float scale) {
             for (int64_t x = 0; x < s.head_dim; x++)
                 bound[i * a.dst.cols + head * s.head_dim + x] = row.n_largest == 1 ? 0 : 16 * ROUNDING;
         }
-    result r = {a.dst, bound};
-    check_call(c, call, &a, &r, 1);
+    check_runs(c, &a, bound);
+}
+
+/* Rows in two runs give what they give in one, to the last bit: blocks do not end at a gap. */
+static void check_gap(checker *c, shape s) {
+    shape whole = s;
+    whole.q_gap = whole.kv_gap = (ink_gap){0, 0};
+    describe(c, s, "two runs against one");
+    attention_case a = take_attention(c, whole, NORMAL, 1, NORMAL, 0.3f), b = a;
+    b.shape.q_gap = s.q_gap;
+    b.shape.kv_gap = s.kv_gap;
+    b.q = spread(c, a.q, s.q_gap);
+    b.k = spread(c, a.k, s.kv_gap);
+    b.v = spread(c, a.v, s.kv_gap);
+    b.dst = spread(c, a.dst, s.q_gap);
+    call(&c->device, &a);
+    call(&c->device, &b);
+    for (int64_t i = 0; i < s.rows; i++) {
+        ink_tensor row = ink_view(ink_row_across(b.dst, s.q_gap, i), 1, b.dst.cols);
+        check_equal(c, "a row of two runs", row, ink_rows(a.dst, i, 1), NULL);
+    }
+}
+
+static void check_gaps(checker *c, shape s) {
+    check_shape(c, s, NORMAL, 1);
+    check_selection(c, s, 1, 200);
+    check_gap(c, s);
 }
 
 /* What comes after a query changes nothing, however large it is. */
 static void check_future(checker *c, int64_t n) {
-    shape s = {n, n, 2, 1, 24, true};
+    shape s = {n, n, 2, 1, 24, true, {0, 0}, {0, 0}};
     describe(c, s, "future keys replaced");
     attention_case a = take_attention(c, s, NORMAL, 1, NORMAL, 0.2f);
     int64_t n_same = n / 2;
@@ -148,36 +203,54 @@ static void check_future(checker *c, int64_t n) {
     if (n_same > 0) check_equal(c, "rows before the change", ink_rows(b.dst, 0, n_same), ink_rows(a.dst, 0, n_same), NULL);
 }
 
+static void check_two_runs(checker *c) {
+    for (int64_t split = 0; split <= 9; split++) {
+        check_gaps(c, (shape){9, 11, 2, 1, 12, false, {split, 3}, {0, 0}});
+        check_gaps(c, (shape){11, 9, 2, 1, 12, false, {0, 0}, {split, 1}});
+        check_gaps(c, (shape){9, 9, 2, 2, 12, true, {split, 2}, {9 - split, 5}});
+    }
+    static const shape shapes[] = {
+        {70, 70, 2, 2, 16, false, {6, 9}, {6, 9}},      /* the prompt's tokens, then the picture's */
+        {64, 70, 2, 2, 16, false, {0, 15}, {6, 9}},     /* the last block: the picture asks alone */
+        {100, 140, 2, 1, 136, false, {95, 4}, {63, 2}}, /* a gap before the end of a block, and of a slice of the head */
+        {97, 150, 1, 1, 24, false, {96, 1}, {64, 7}},   /* at the end of a block */
+        {97, 150, 1, 1, 24, false, {200, 1}, {150, 7}}, /* behind the last row */
+        {10, 600, 1, 1, 384, false, {5, 700}, {333, 40}},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check_gaps(c, shapes[i]);
+}
+
 void check_attention(checker *c) {
+    check_two_runs(c);
     for (int64_t n = 1; n <= 40; n++) {
-        check_shape(c, (shape){n, 41 - n, 2, 1, 16, false}, NORMAL, 1);
-        check_shape(c, (shape){n, n, 2, 2, 8 + n, true}, NORMAL, 1);
-        check_selection(c, (shape){3, n, 4, 2, 16, false}, 1, 200);
-        check_selection(c, (shape){n, n, 3, 1, 20, true}, 1, 200);
-        check_shape(c, (shape){5, 7, 1, 1, n, false}, NORMAL, 1);
+        check_shape(c, (shape){n, 41 - n, 2, 1, 16, false, {0, 0}, {0, 0}}, NORMAL, 1);
+        check_shape(c, (shape){n, n, 2, 2, 8 + n, true, {0, 0}, {0, 0}}, NORMAL, 1);
+        check_selection(c, (shape){3, n, 4, 2, 16, false, {0, 0}, {0, 0}}, 1, 200);
+        check_selection(c, (shape){n, n, 3, 1, 20, true, {0, 0}, {0, 0}}, 1, 200);
+        check_shape(c, (shape){5, 7, 1, 1, n, false, {0, 0}, {0, 0}}, NORMAL, 1);
         check_future(c, n);
     }
     static const shape shapes[] = {
         /* the ends of blocks of queries and keys */
-        {63, 65, 1, 1, 24, false},
-        {64, 64, 1, 1, 24, true},
-        {65, 65, 1, 1, 24, true},
-        {95, 97, 1, 1, 16, false},
-        {97, 97, 2, 1, 16, true},
-        {129, 129, 1, 1, 8, true},
-        {193, 193, 1, 1, 16, true},
-        {2, 1031, 1, 1, 16, false},
+        {63, 65, 1, 1, 24, false, {0, 0}, {0, 0}},
+        {64, 64, 1, 1, 24, true, {0, 0}, {0, 0}},
+        {65, 65, 1, 1, 24, true, {0, 0}, {0, 0}},
+        {95, 97, 1, 1, 16, false, {0, 0}, {0, 0}},
+        {97, 97, 2, 1, 16, true, {0, 0}, {0, 0}},
+        {129, 129, 1, 1, 8, true, {0, 0}, {0, 0}},
+        {193, 193, 1, 1, 16, true, {0, 0}, {0, 0}},
+        {2, 1031, 1, 1, 16, false, {0, 0}, {0, 0}},
         /* heads of the networks: transformer, text encoder, vision tower, VAE */
-        {40, 71, 3, 3, 128, false},
-        {37, 37, 28, 4, 128, true},
-        {33, 33, 4, 4, 80, false},
-        {50, 50, 1, 1, 384, false},
-        {20, 90, 2, 2, 64, false},
-        {1, 1, 24, 24, 128, false},
-        {1, 200, 6, 3, 64, false},
-        {3, 5, 6, 2, 12, false},
-        {3, 3, 12, 4, 7, true},
-        {4, 9, 1, 1, 1000, false},
+        {40, 71, 3, 3, 128, false, {0, 0}, {0, 0}},
+        {37, 37, 28, 4, 128, true, {0, 0}, {0, 0}},
+        {33, 33, 4, 4, 80, false, {0, 0}, {0, 0}},
+        {50, 50, 1, 1, 384, false, {0, 0}, {0, 0}},
+        {20, 90, 2, 2, 64, false, {0, 0}, {0, 0}},
+        {1, 1, 24, 24, 128, false, {0, 0}, {0, 0}},
+        {1, 200, 6, 3, 64, false, {0, 0}, {0, 0}},
+        {3, 5, 6, 2, 12, false, {0, 0}, {0, 0}},
+        {3, 3, 12, 4, 7, true, {0, 0}, {0, 0}},
+        {4, 9, 1, 1, 1000, false, {0, 0}, {0, 0}},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check_shape(c, shapes[i], NORMAL, 1);
@@ -186,10 +259,10 @@ void check_attention(checker *c) {
         check_selection(c, shapes[i], 1, 200);
     }
     for (int kind = 0; kind < N_FILLS; kind++) {
-        check_shape(c, (shape){17, 23, 4, 2, 32, false}, (fill)kind, 1);
-        check_shape(c, (shape){23, 23, 4, 2, 32, true}, (fill)kind, 1);
+        check_shape(c, (shape){17, 23, 4, 2, 32, false, {0, 0}, {0, 0}}, (fill)kind, 1);
+        check_shape(c, (shape){23, 23, 4, 2, 32, true, {0, 0}, {0, 0}}, (fill)kind, 1);
     }
     /* Scores of 1e30 and more, and of next to nothing. */
-    check_selection(c, (shape){19, 70, 2, 1, 32, false}, 0x1p50, 1);
-    check_shape(c, (shape){19, 70, 2, 1, 32, false}, NORMAL, 1e-15);
+    check_selection(c, (shape){19, 70, 2, 1, 32, false, {0, 0}, {0, 0}}, 0x1p50, 1);
+    check_shape(c, (shape){19, 70, 2, 1, 32, false, {0, 0}, {0, 0}}, NORMAL, 1e-15);
 }

@@ -293,11 +293,18 @@ typedef enum attention_bug {
     NO_MAXIMUM,
     NO_SCALE,
     BF16_WEIGHTS,
-    LAST_DIM_MISSED
+    LAST_DIM_MISSED,
+    QUERY_GAP_IGNORED,
+    KEY_GAP_IGNORED,
+    GAP_ONE_LATE
 } attention_bug;
 
 static void attention_with(attention_bug bug, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape s) {
     for (int64_t head = 0; head < s.n_heads; head++) {
+        if (bug == QUERY_GAP_IGNORED) s.q_gap.rows = 0;
+        if (bug == KEY_GAP_IGNORED) s.kv_gap.rows = 0;
+        ink_gap v_gap = s.kv_gap;
+        if (bug == GAP_ONE_LATE && v_gap.split > 0) v_gap.split++;
         int64_t kv_head = bug == HEADS_IN_TURN ? head % s.n_kv_heads : head / (s.n_heads / s.n_kv_heads);
         for (int64_t i = 0; i < q.rows; i++) {
             int64_t n = s.causal ? i + 1 : k.rows, n_dims = s.head_dim;
@@ -310,7 +317,8 @@ static void attention_with(attention_bug bug, ink_tensor dst, ink_tensor q, ink_
             for (int64_t j = 0; j < n; j++) {
                 double dot = 0;
                 for (int64_t x = 0; x < n_dims; x++)
-                    dot += (double)ink_row(q, i)[head * s.head_dim + x] * ink_row(k, j)[kv_head * s.head_dim + x];
+                    dot += (double)ink_row_across(q, s.q_gap, i)[head * s.head_dim + x] *
+                           ink_row_across(k, s.kv_gap, j)[kv_head * s.head_dim + x];
                 scores[j] = bug == NO_SCALE ? dot : dot * s.scale;
                 largest = fmax(largest, scores[j]);
             }
@@ -321,8 +329,8 @@ static void attention_with(attention_bug bug, ink_tensor dst, ink_tensor q, ink_
             }
             for (int64_t x = 0; x < s.head_dim; x++) {
                 double sum = 0;
-                for (int64_t j = 0; j < n; j++) sum += scores[j] * ink_row(v, j)[kv_head * s.head_dim + x];
-                ink_row(dst, i)[head * s.head_dim + x] = (float)(sum / total);
+                for (int64_t j = 0; j < n; j++) sum += scores[j] * ink_row_across(v, v_gap, j)[kv_head * s.head_dim + x];
+                ink_row_across(dst, s.q_gap, i)[head * s.head_dim + x] = (float)(sum / total);
             }
         }
     }
@@ -341,6 +349,9 @@ PLANT_ATTENTION(attention_no_maximum, NO_MAXIMUM)
 PLANT_ATTENTION(attention_no_scale, NO_SCALE)
 PLANT_ATTENTION(attention_bf16, BF16_WEIGHTS)
 PLANT_ATTENTION(attention_last_dim, LAST_DIM_MISSED)
+PLANT_ATTENTION(attention_query_gap, QUERY_GAP_IGNORED)
+PLANT_ATTENTION(attention_key_gap, KEY_GAP_IGNORED)
+PLANT_ATTENTION(attention_late_gap, GAP_ONE_LATE)
 
 /* ---- pixels -------------------------------------------------------------------------------------------------------------- */
 
@@ -504,6 +515,9 @@ static const struct planted {
     {"attention", "scale ignored", {.attention = attention_no_scale}},
     {"attention", "bf16 weights", {.attention = attention_bf16}},
     {"attention", "a last dimension that fills no vector is missed", {.attention = attention_last_dim}},
+    {"attention", "queries in one run that come in two", {.attention = attention_query_gap}},
+    {"attention", "keys in one run that come in two", {.attention = attention_key_gap}},
+    {"attention", "the second run of values begins one row late", {.attention = attention_late_gap}},
     {"conv2d", "paddings swapped", {.conv2d = conv_padding}},
     {"conv2d", "kernel transposed", {.conv2d = conv_transposed}},
     {"conv2d", "the border wraps to the next row of pixels", {.conv2d = conv_wraps}},

@@ -131,6 +131,42 @@ static void test_check_finds_a_wrong_op(void **state) {
     ink_arena_destroy(&b.arena);
 }
 
+static void wrong_attention(const ink_device *d, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape s) {
+    right->attention(d, dst, q, k, v, s);
+    ink_row_across(dst, s.q_gap, dst.rows - 1)[0] += 1;
+}
+
+/* Two runs of rows: the check looks at both, and puts nothing back between them. */
+static void test_rows_in_two_runs(void **state) {
+    (void)state;
+    bench b;
+    float y[6];
+    const ink_attention_shape shape = {1, 1, 1, 1.0f, false, {2, 2}, {1, 1}};
+    set_up(&b);
+    ink_device definition = b.device;
+    b.c.check = &definition;
+    for (int i = 0; i < 6; i++) y[i] = 7;
+    ink_tensor x = ink_view(b.x, 4, 1), dst = ink_view(y, 4, 1);
+    double before = b.c.work;
+    ink_attention(&b.c, dst, x, x, x, shape);
+    assert_int_equal(b.c.status, INK_OK);
+    assert_true(b.c.work - before == 10.0 * 4 + 2.0 * 4 * 4);
+    assert_true(y[2] == 7 && y[3] == 7);
+    assert_true(y[0] != 7 && y[1] != 7 && y[4] != 7 && y[5] != 7);
+    right = b.device.ops;
+    ink_ops wrong = *right;
+    wrong.attention = wrong_attention;
+    b.device.ops = &wrong;
+    ink_attention(&b.c, dst, x, x, x, shape);
+    assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+    assert_non_null(strstr(b.error.message, "output 1 [2, 1]"));
+    b.c.status = INK_OK;
+    b.device.ops = right;
+    ink_attention(&b.c, dst, x, x, x, (ink_attention_shape){1, 1, 1, 1.0f, false, {2, -1}, {0, 0}});
+    assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+    ink_arena_destroy(&b.arena);
+}
+
 static void test_branch(void **state) {
     (void)state;
     bench b;
@@ -181,6 +217,7 @@ int main(void) {
         cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_trace_and_worked),
         cmocka_unit_test(test_check_finds_a_wrong_op),
+        cmocka_unit_test(test_rows_in_two_runs),
         cmocka_unit_test(test_branch),
         cmocka_unit_test(test_tiers),
     };

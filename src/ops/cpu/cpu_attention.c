@@ -35,6 +35,33 @@ typedef struct gather {
     float max[BLOCK_QUERIES], total[BLOCK_QUERIES];
 } gather;
 
+/* How many of n keys from the first on lie next to each other. */
+static int64_t keys_in_run(const attention *a, int64_t first, int64_t n) {
+    int64_t before_gap = a->shape.kv_gap.split - first;
+    return before_gap <= 0 ? n : ink_cpu_min(n, before_gap);
+}
+
+/* Packs n_inner columns, from col on, of n keys: transposed, so that keys on both sides of a gap have to be brought together. */
+static void pack_keys(const attention *a, float *panel, int64_t first, int64_t n, int64_t col, int64_t n_inner) {
+    if (keys_in_run(a, first, n) == n) {
+        a->kernels->pack_f32(panel, ink_row_across(a->k, a->shape.kv_gap, first) + col, a->k.stride, n, n_inner);
+        return;
+    }
+    float rows[INK_MAX_TILE_COLS * BLOCK_INNER];
+    for (int64_t i = 0; i < n; i++)
+        memcpy(rows + i * n_inner, ink_row_across(a->k, a->shape.kv_gap, first + i) + col, (size_t)n_inner * sizeof *rows);
+    a->kernels->pack_f32(panel, rows, n_inner, n, n_inner);
+}
+
+/* Packs n_cols columns, from col on, of n values. */
+static void pack_values(const attention *a, float *panel, int64_t first, int64_t n, int64_t col, int64_t n_cols) {
+    for (int64_t done = 0, n_run; done < n; done += n_run) {
+        n_run = keys_in_run(a, first + done, n - done);
+        a->kernels->pack_rows(panel + done * a->kernels->tile_cols, ink_row_across(a->v, a->shape.kv_gap, first + done) + col,
+                              a->v.stride, n_cols, n_run);
+    }
+}
+
 /* scores [queries, keys], row-major, = q k^T for a block; rows past n_queries repeat the last query. */
 static void block_scores(const attention *a, gather *g, int64_t q0, int64_t n_queries, int64_t k0, int64_t n_keys, int64_t q_col,
                          int64_t k_col) {
@@ -44,11 +71,11 @@ static void block_scores(const attention *a, gather *g, int64_t q0, int64_t n_qu
         _Alignas(64) float tiles[BLOCK_QUERIES * INK_MAX_TILE_COLS] = {0};
         for (int64_t inner = 0; inner < head_dim; inner += BLOCK_INNER) {
             int64_t n_inner = ink_cpu_min(BLOCK_INNER, head_dim - inner);
-            a->kernels->pack_f32(g->panel, ink_row(a->k, k0 + key) + k_col + inner, a->k.stride, cols, n_inner);
+            pack_keys(a, g->panel, k0 + key, cols, k_col + inner, n_inner);
             for (int64_t i = 0; i < n_queries; i += tile_rows) {
                 const float *left[INK_MAX_TILE_ROWS];
                 for (int64_t r = 0; r < tile_rows; r++)
-                    left[r] = ink_row(a->q, q0 + ink_cpu_min(i + r, n_queries - 1)) + q_col + inner;
+                    left[r] = ink_row_across(a->q, a->shape.q_gap, q0 + ink_cpu_min(i + r, n_queries - 1)) + q_col + inner;
                 a->kernels->matmul_tile(tiles + i * tile_cols, left, g->panel, n_inner);
             }
         }
@@ -82,8 +109,7 @@ static void block_softmax(const attention *a, gather *g, int64_t q0, int64_t n_q
 static void block_values(const attention *a, gather *g, int64_t n_queries, int64_t k0, int64_t n_keys, int64_t k_col) {
     const int64_t tile_rows = a->kernels->tile_rows, tile_cols = a->kernels->tile_cols, head_dim = a->shape.head_dim;
     for (int64_t col = 0; col < head_dim; col += tile_cols) {
-        a->kernels->pack_rows(g->panel, ink_row(a->v, k0) + k_col + col, a->v.stride, ink_cpu_min(tile_cols, head_dim - col),
-                              n_keys);
+        pack_values(a, g->panel, k0, n_keys, k_col + col, ink_cpu_min(tile_cols, head_dim - col));
         float *sums = g->sums + col * a->block_queries;
         for (int64_t i = 0; i < n_queries; i += tile_rows) {
             const float *left[INK_MAX_TILE_ROWS];
@@ -116,7 +142,7 @@ static void query_task(void *context, int64_t task, int64_t worker) {
     }
     for (int64_t i = 0; i < n_queries; i++)
         for (int64_t col = 0; col < head_dim; col++)
-            ink_row(a->dst, q0 + i)[q_col + col] =
+            ink_row_across(a->dst, a->shape.q_gap, q0 + i)[q_col + col] =
                 g.sums[col / tile_cols * tile_cols * a->block_queries + i * tile_cols + col % tile_cols] / g.total[i];
 }
 
