@@ -21,12 +21,10 @@
 #include "pipeline/request.h"
 #include "pipeline/scheduler.h"
 
-/* One prompt on its way: its tokens, then its text states and the angles of its positions beside the picture's. */
+/* One prompt on its way: its tokens, then its text states. */
 typedef struct side {
     ink_prompt prompt;
-    ink_tensor states;   /* [n - drop, hidden] */
-    ink_tensor cos, sin; /* [n - drop + n_img, head_dim / 2] */
-    ink_tensor velocity; /* [n_img, channels] */
+    ink_tensor states; /* [n - drop, hidden] */
 } side;
 
 typedef struct run {
@@ -39,12 +37,14 @@ typedef struct run {
     ink_error *error;
     ink_ctx ctx;
     ink_arena arena;
-    ink_store store;        /* weights of the component at work */
-    ink_adapters *adapters; /* owned; NULL without LoRA */
-    side sides[2];          /* the prompt; with guidance, the negative prompt */
+    ink_store store;           /* weights of the component at work */
+    ink_adapters *adapters;    /* owned; NULL without LoRA */
+    side sides[INK_MAX_SIDES]; /* the prompt; with guidance, the negative prompt */
     int n_sides;
     int64_t latent_height, latent_width, n_img; /* in latent pixels; in tokens */
     ink_tensor latents;                         /* [n_img, channels] */
+    ink_tensor cos, sin;                        /* of the positions of all sides' texts, then of all sides' images */
+    ink_tensor velocity;                        /* [n_sides * n_img, channels] */
     float *sigmas;                              /* owned: [steps + 1] */
     ink_modulation modulation;
     ink_tensor pixels;                         /* [height * width, 3] */
@@ -203,15 +203,14 @@ static void prepare(run *r) {
     r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
     if (!r->sigmas) fail_memory(r, "schedule");
     r->modulation = ink_modulation_take(c, &config->mmdit, n_steps);
-    for (int i = 0; i < r->n_sides; i++) {
-        side *s = &r->sides[i];
-        s->velocity = ink_scratch(c, r->n_img, config->mmdit.in_channels);
-        s->cos = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
-        s->sin = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
-        if (!is_dry(r) && !failed(r))
-            ink_rope_joint(s->cos, s->sin, config->mmdit.rope_axes, s->states.rows, r->latent_height / patch,
-                           r->latent_width / patch);
-    }
+    int64_t n_txt[INK_MAX_SIDES], n_tokens = r->n_sides * r->n_img;
+    for (int i = 0; i < r->n_sides; i++) n_tokens += n_txt[i] = r->sides[i].states.rows;
+    r->velocity = ink_scratch(c, r->n_sides * r->n_img, config->mmdit.in_channels);
+    r->cos = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    r->sin = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    if (!is_dry(r) && !failed(r))
+        ink_rope_joint(r->cos, r->sin, config->mmdit.rope_axes, n_txt, r->n_sides, r->latent_height / patch,
+                       r->latent_width / patch);
     const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
     if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
 
@@ -229,12 +228,12 @@ static void prepare(run *r) {
 
 static void denoise_step(run *r, const ink_mmdit *mmdit, int64_t step) {
     ink_ctx *c = &r->ctx;
-    for (int i = 0; i < r->n_sides; i++) {
-        const side *s = &r->sides[i];
-        ink_mmdit_forward(c, mmdit, s->velocity, r->latents, s->states, s->cos, s->sin, &r->modulation, step);
-    }
-    ink_tensor velocity = r->sides[0].velocity;
-    if (r->n_sides == 2) ink_cfg_combine(c, velocity, velocity, r->sides[1].velocity, (float)r->request.guidance);
+    ink_mmdit_input input = {.latents = r->latents, .n_sides = r->n_sides, .cos = r->cos, .sin = r->sin};
+    for (int i = 0; i < r->n_sides; i++) input.text[i] = r->sides[i].states;
+    ink_mmdit_forward(c, mmdit, r->velocity, &input, &r->modulation, step);
+    ink_tensor velocity = ink_rows(r->velocity, 0, r->n_img);
+    if (r->n_sides == 2)
+        ink_cfg_combine(c, velocity, velocity, ink_rows(r->velocity, r->n_img, r->n_img), (float)r->request.guidance);
     ink_euler_step(c, r->latents, velocity, failed(r) ? 0 : r->sigmas[step + 1] - r->sigmas[step]);
 }
 
