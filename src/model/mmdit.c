@@ -40,8 +40,13 @@ static void bind_stream(ink_mmdit_stream *s, const stream_names *names, const in
     ink_bind_vector(b, &s->mlp_down_bias, d, "transformer_blocks.%d.%s.net.2.bias", block, names->mlp);
 }
 
+static void bind_block(ink_mmdit *m, ink_binder *b, int block) {
+    bind_stream(&m->blocks[block].txt, &txt_names, m->config, b, block);
+    bind_stream(&m->blocks[block].img, &img_names, m->config, b, block);
+}
+
 void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b) {
-    *m = (ink_mmdit){.config = config};
+    *m = (ink_mmdit){.config = config, .binder = b};
     m->blocks = ink_alloc_array((size_t)config->n_layers, sizeof *m->blocks);
     if (!m->blocks) {
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the transformer's block list");
@@ -54,9 +59,10 @@ void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b)
     ink_bind_sensitive_matrix(b, &m->txt_in, d, config->joint_dim, "txt_in.weight");
     ink_bind_vector(b, &m->txt_in_bias, d, "txt_in.bias");
     for (int i = 0; i < config->n_layers; i++) {
-        bind_stream(&m->blocks[i].txt, &txt_names, config, b, i);
-        bind_stream(&m->blocks[i].img, &img_names, config, b, i);
+        ink_bind_part(b, i);
+        bind_block(m, b, i);
     }
+    ink_bind_part(b, -1);
     ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
     ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
 }
@@ -122,6 +128,20 @@ static block_modulation modulation_at(const ink_modulation *m, int64_t block, in
     ink_tensor row = ink_rows(m->blocks, (2 * block + stream) * m->n_steps + step, 1);
     return (block_modulation){ink_cols(row, 0, d),     ink_cols(row, d, d),     ink_cols(row, 2 * d, d),
                               ink_cols(row, 3 * d, d), ink_cols(row, 4 * d, d), ink_cols(row, 5 * d, d)};
+}
+
+/* ---- blocks that come and go ---------------------------------------------------------------------------------------- */
+
+/* The block, of which the next one is on its way; after the last one that of the next step. */
+static const ink_mmdit_block *acquire(ink_ctx *c, ink_mmdit *m, int64_t i, bool last_step) {
+    ink_binder *b = m->binder;
+    if (c->status == INK_OK && ink_bind_acquire(b, i)) {
+        bind_block(m, b, (int)i);
+        ink_bind_part(b, -1);
+        c->status = b->status;
+    }
+    ink_residency_prefetch(b->residency, i + 1 < m->config->n_layers || last_step ? i + 1 : 0);
+    return &m->blocks[i];
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
@@ -202,7 +222,7 @@ static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, 
     ink_arena_release(c->arena, mark);
 }
 
-void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, const ink_mmdit_input *input,
+void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_mmdit_input *input,
                        const ink_modulation *modulation, int64_t step) {
     const ink_mmdit_config *config = m->config;
     const int n_sides = input->n_sides;
@@ -226,7 +246,7 @@ void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, cons
     embed(c, m, input, sides, &all, &txt);
 
     for (int64_t i = 0; i < config->n_layers; i++) {
-        const ink_mmdit_block *block = &m->blocks[i];
+        const ink_mmdit_block *block = acquire(c, m, i, step == modulation->n_steps - 1);
         /* Of the last block only the image goes on: its text is no longer asked for. */
         bool last = i == config->n_layers - 1;
         block_modulation txt_mod = modulation_at(modulation, i, TXT, step, d), img_mod = modulation_at(modulation, i, IMG, step, d);
@@ -235,6 +255,7 @@ void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, cons
         attend(c, config, &all, sides, n_sides, n_img, last);
         finish_stream(c, &block->img, &img, &img_mod);
         if (!last) finish_stream(c, &block->txt, &txt, &txt_mod);
+        ink_residency_release(m->binder->residency, i);
     }
 
     /* Here the scale comes first, unlike in the blocks. */

@@ -35,9 +35,10 @@ typedef struct ink_mmdit {
     ink_weight img_in, txt_in, proj_out;
     ink_tensor img_in_bias, txt_in_bias, proj_out_bias, txt_norm;
     ink_mmdit_block *blocks; /* owned */
+    ink_binder *binder;      /* borrowed: of blocks that come and go, which it must outlive */
 } ink_mmdit;
 
-/* Names every tensor but the modulation's to the binder, whose status tells how it went. Release in any case. */
+/* Names every tensor but the modulation's to the binder, whose status tells how it went; block i is part i. Release in any case. */
 void ink_mmdit_bind(ink_mmdit *mmdit, const ink_mmdit_config *config, ink_binder *binder);
 void ink_mmdit_release(ink_mmdit *mmdit);
 
@@ -68,7 +69,7 @@ typedef struct ink_mmdit_input {
 } ink_mmdit_input;
 
 /* velocity [n_sides * n_img, in_channels] at one step, side after side; each is what it would be alone, bit for bit. */
-void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *mmdit, ink_tensor velocity, const ink_mmdit_input *input,
+void ink_mmdit_forward(ink_ctx *c, ink_mmdit *mmdit, ink_tensor velocity, const ink_mmdit_input *input,
                        const ink_modulation *modulation, int64_t step);
 
 #endif
