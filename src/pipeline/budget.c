@@ -13,10 +13,13 @@ typedef struct weight_sum {
     int64_t mapped, stored; /* in place; of our own */
 } weight_sum;
 
-/* What a phase holds when the first n_stay parts stay: of the others one, and of the files one more that is on its way. */
+/*
+ * What a phase holds when the first n_stay parts stay: of the others one, and what is used in place of one more, which is on its
+ * way. What is converted is read from the file a tensor at a time.
+ */
 static weight_sum held(const ink_need *need, int64_t n_stay) {
     weight_sum sum = {need->mapped_bytes + need->passing_bytes, need->stored_bytes};
-    int64_t buffer = 0, file = 0;
+    int64_t buffer = 0, mapped = 0;
     for (int64_t i = 0; i < need->n_parts; i++) {
         const ink_part *part = &need->parts[i];
         if (i < n_stay) {
@@ -24,10 +27,10 @@ static weight_sum held(const ink_need *need, int64_t n_stay) {
             sum.stored += part->stored_bytes;
         } else {
             buffer = larger(buffer, part->buffer_bytes);
-            file = larger(file, part->file_bytes);
+            mapped = larger(mapped, part->mapped_bytes);
         }
     }
-    sum.mapped += 2 * file;
+    sum.mapped += 2 * mapped;
     sum.stored += buffer;
     return sum;
 }
