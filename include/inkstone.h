@@ -216,6 +216,11 @@ typedef struct ink_request {
      * nowhere). NAN, each by itself: the model's.
      */
     double base_shift, max_shift, shift_terminal;
+    /*
+     * The most memory that the process shall use, its own and what it uses of mapped files, in bytes: blocks that do not fit are
+     * read again at each step. The picture is the same. 0: no limit, unless the weights do not fit what is available.
+     */
+    int64_t ram_budget;
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -250,9 +255,15 @@ typedef struct ink_memory_plan {
     int64_t prompt_tokens, negative_tokens; /* of the texts, without the template */
     int64_t prompt_cut, negative_cut;       /* ... that the model does not read, because there are too many */
     int64_t lora_tensors;                   /* of all LoRA files, all of which fit */
+    int64_t budget_bytes;    /* the request's, or one that was chosen because the weights do not fit; 0: none, all weights stay */
+    int64_t least_bytes;     /* the smallest budget that is possible */
+    int64_t blocks;          /* of the transformer ... */
+    int64_t streamed_blocks; /* ... of which so many are read again at each step, */
+    int64_t streamed_bytes;  /* ... and that many bytes */
 } ink_memory_plan;
 
-/* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY. */
+/* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY (also a
+   budget that is too small). */
 INK_API ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
 
 /* ---- session and generation ------------------------------------------------------------------------------------- */

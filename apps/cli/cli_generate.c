@@ -33,9 +33,9 @@ typedef struct job {
 } job;
 
 /* The options that become part of the request, in the order in which they are applied. */
-static const cli_option_id request_options[] = {CLI_PRESET,      CLI_LORA_MERGE, CLI_PROMPT, CLI_NEGATIVE,
-                                                CLI_NO_NEGATIVE, CLI_WIDTH,      CLI_HEIGHT, CLI_STEPS,
-                                                CLI_GUIDANCE,    CLI_SEED,       CLI_RNG,    CLI_NOISE_DTYPE};
+static const cli_option_id request_options[] = {CLI_PRESET, CLI_LORA_MERGE,  CLI_PROMPT,    CLI_NEGATIVE, CLI_NO_NEGATIVE,
+                                                CLI_WIDTH,  CLI_HEIGHT,      CLI_STEPS,     CLI_GUIDANCE, CLI_SEED,
+                                                CLI_RNG,    CLI_NOISE_DTYPE, CLI_RAM_BUDGET};
 enum { N_REQUEST_OPTIONS = sizeof request_options / sizeof *request_options };
 
 static const char *given(const job *run, cli_option_id id) { return run->options.given[id]; }
@@ -249,15 +249,28 @@ static void note_request(const job *run) {
         cli_note(options, "note: the negative prompt has no effect while guidance is off; -g 4 turns it on");
 }
 
+/* ", 40 of 60 blocks read again at each step (17.0 GiB), all within 12.0 GiB"; "" without a limit. */
+static void say_streamed(char *text, size_t size, const ink_memory_plan *plan) {
+    char bytes[APP_SHOWN_SIZE], budget[APP_SHOWN_SIZE];
+    int n = 0;
+    text[0] = 0;
+    if (plan->streamed_blocks > 0)
+        n = snprintf(text, size, ", %" PRId64 " of %" PRId64 " blocks read again at each step (%s)", plan->streamed_blocks,
+                     plan->blocks, app_show_bytes(bytes, plan->streamed_bytes));
+    if (plan->budget_bytes > 0) snprintf(text + n, size - (size_t)n, ", all within %s", app_show_bytes(budget, plan->budget_bytes));
+}
+
 static void note_memory(const job *run) {
     const ink_memory_plan *plan = &run->plan;
+    char streamed[160];
+    say_streamed(streamed, sizeof streamed, plan);
     char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];
     app_show_bytes(mapped, plan->mapped_bytes);
     app_show_bytes(has, plan->available_bytes);
-    cli_note(&run->options, "memory: %s needed (weights %s, scratch %s)%s%s%s, %s%s", app_show_bytes(needed, plan->peak_bytes),
+    cli_note(&run->options, "memory: %s needed (weights %s, scratch %s)%s%s%s%s, %s%s", app_show_bytes(needed, plan->peak_bytes),
              app_show_bytes(weights, plan->weight_bytes), app_show_bytes(scratch, plan->scratch_bytes),
              plan->mapped_bytes > 0 ? ", " : "", plan->mapped_bytes > 0 ? mapped : "",
-             plan->mapped_bytes > 0 ? " read in place from the files" : "", plan->available_bytes > 0 ? has : "unknown",
+             plan->mapped_bytes > 0 ? " read in place from the files" : "", streamed, plan->available_bytes > 0 ? has : "unknown",
              " available");
 }
 

@@ -5,11 +5,11 @@
 #include "cli/cli_commands.h"
 
 static const cli_option_id generate_options[] = {
-    CLI_PROMPT,    CLI_NEGATIVE, CLI_NO_NEGATIVE, CLI_MODEL,      CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
-    CLI_TOKENIZER, CLI_OUTPUT,   CLI_WIDTH,       CLI_HEIGHT,     CLI_STEPS,           CLI_GUIDANCE,     CLI_SEED,
-    CLI_AGAIN,     CLI_LORA,     CLI_NO_LORA,     CLI_LORA_MERGE, CLI_PRESET,          CLI_RNG,          CLI_NOISE_DTYPE,
-    CLI_PRECISION, CLI_THREADS,  CLI_CPU,         CLI_DUMP,       CLI_NO_METADATA,     CLI_JSON,         CLI_QUIET,
-    CLI_HELP,      CLI_VERSION,  CLI_HELP_ENV,    CLI_N_OPTIONS};
+    CLI_PROMPT,   CLI_NEGATIVE,   CLI_NO_NEGATIVE, CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,        CLI_TOKENIZER,
+    CLI_OUTPUT,   CLI_WIDTH,      CLI_HEIGHT,      CLI_STEPS, CLI_GUIDANCE,        CLI_SEED,         CLI_AGAIN,      CLI_LORA,
+    CLI_NO_LORA,  CLI_LORA_MERGE, CLI_PRESET,      CLI_RNG,   CLI_NOISE_DTYPE,     CLI_PRECISION,    CLI_RAM_BUDGET, CLI_THREADS,
+    CLI_CPU,      CLI_DUMP,       CLI_NO_METADATA, CLI_JSON,  CLI_QUIET,           CLI_HELP,         CLI_VERSION,    CLI_HELP_ENV,
+    CLI_N_OPTIONS};
 static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
 static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE, CLI_TOKENIZER, CLI_JSON,
                                                 CLI_HELP,  CLI_N_OPTIONS};
@@ -19,9 +19,9 @@ static const cli_option_id verify_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODE
 static const cli_option_id quantize_options[] = {CLI_MODEL,  CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER,
                                                  CLI_FOLDER, CLI_PRECISION,       CLI_KEEP,         CLI_CALIBRATE, CLI_THREADS,
                                                  CLI_JSON,   CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
-static const cli_option_id plan_options[] = {
-    CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER, CLI_WIDTH, CLI_HEIGHT,
-    CLI_STEPS, CLI_GUIDANCE,        CLI_NEGATIVE,     CLI_PRECISION, CLI_JSON,      CLI_HELP,  CLI_N_OPTIONS};
+static const cli_option_id plan_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,      CLI_TOKENIZER,
+                                             CLI_WIDTH,     CLI_HEIGHT,          CLI_STEPS,        CLI_GUIDANCE, CLI_NEGATIVE,
+                                             CLI_PRECISION, CLI_RAM_BUDGET,      CLI_JSON,         CLI_HELP,     CLI_N_OPTIONS};
 static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,   CLI_PRECISIONS, CLI_BATCH, CLI_TEXT_TOKENS,
                                               CLI_PHASES,    CLI_REPEAT, CLI_PICTURE,    CLI_STEPS, CLI_THREADS,
                                               CLI_CPU,       CLI_JSON,   CLI_QUIET,      CLI_HELP,  CLI_N_OPTIONS};
@@ -49,6 +49,10 @@ const cli_command cli_command_table[] = {
                     "not 1; several add up. All of its tensors must fit the model. One that was\n"
                     "distilled to few steps takes its --preset along.\n"
                     "\n"
+                    "A model that is larger than the memory is drawn with all the same: blocks that\n"
+                    "do not fit are read from the files again at each step. --ram-budget keeps the\n"
+                    "program within less; the picture stays the same, bit for bit.\n"
+                    "\n"
                     "A .png file keeps its request: --again draws it once more, pixel for pixel. The\n"
                     "file is written when it is complete; Ctrl-C leaves nothing behind.\n",
      .examples = "  inkstone -p \"a red circle on a blue background\"\n"
@@ -58,6 +62,7 @@ const cli_command cli_command_table[] = {
                  "  inkstone --again street.png -S random    another one like it\n"
                  "  inkstone -p \"a fox\" --lora lightning.safetensors --preset lightning-4\n"
                  "  inkstone -p \"a fox\" --lora ink-style.safetensors:0.8 --lora fox.safetensors\n"
+                 "  inkstone -p \"a fox\" -m ~/models/Qwen-Image --ram-budget 12G\n"
                  "  fortune | inkstone -p - --json\n",
      .options = generate_options,
      .run = cli_generate},
@@ -105,8 +110,9 @@ const cli_command cli_command_table[] = {
                     "precision and how large the model would be on disk, and names the best precision\n"
                     "that fits: the most exact one that leaves a tenth of the free memory.\n"
                     "\n"
-                    "What is used in place from the files is not memory of the program, but has to\n"
-                    "be read again at every step when the rest leaves no room to keep it.\n",
+                    "What is used in place from the files is not memory of the program. Where it does\n"
+                    "not fit beside the rest, or not within --ram-budget, the last blocks are read\n"
+                    "again at each step: how many, and how much that is, is said for each precision.\n",
      .examples = "  inkstone plan -m ~/models/Qwen-Image -W 1024 -H 1024 -g 4\n"
                  "  inkstone plan -m ~/models/Qwen-Image --json | jq -r .best\n",
      .options = plan_options,

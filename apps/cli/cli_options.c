@@ -57,6 +57,9 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_PRECISION] = {0, "precision", "TYPE",
                        "type of the weights: f32, bf16, or smaller and coarser\n"
                        "fp8, q8, q4 (default: auto, as the model stores them)"},
+    [CLI_RAM_BUDGET] = {0, "ram-budget", "SIZE",
+                        "memory to keep within, such as 8G or 500M: what does\n"
+                        "not fit is read from the files again at each step"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
     [CLI_CPU] = {0, "cpu", "TIER", "instruction set: ref, c, avx2, amx ... (default: best)"},
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
@@ -165,6 +168,11 @@ static ink_status store_threads(cli_options *options, const char *value, ink_err
     return refuse_value(CLI_THREADS, value, "a number of threads, at least 1", error);
 }
 
+static ink_status store_budget(cli_options *options, const char *value, ink_error *error) {
+    if (app_parse_bytes(value, &options->request.ram_budget) && options->request.ram_budget > 0) return INK_OK;
+    return refuse_value(CLI_RAM_BUDGET, value, "a size such as 8G, 1.5G or 500M", error);
+}
+
 static bool is_no_number(const char *text) {
     static const char *const spellings[] = {"nan", "inf", "infinity"};
     text += *text == '-' || *text == '+';
@@ -264,6 +272,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_STEPS: return store_int(id, value, &request->steps, error);
     case CLI_SEED: return store_seed(options, value, error);
     case CLI_THREADS: return store_threads(options, value, error);
+    case CLI_RAM_BUDGET: return store_budget(options, value, error);
     case CLI_JOBS: return store_count(id, value, 32, &options->jobs, error);
     case CLI_TRIES: return store_count(id, value, 1000, &options->tries, error);
     case CLI_TIMEOUT: return store_count(id, value, 3600, &options->timeout_seconds, error);
@@ -329,6 +338,7 @@ void cli_options_apply(const cli_options *options, cli_option_id id, ink_request
     case CLI_PRESET: ink_request_set_preset(request, options->given[id], NULL); break;
     case CLI_LORA_MERGE: request->merge_loras = 1; break;
     case CLI_RNG: copy_rng(request, &options->request); break;
+    case CLI_RAM_BUDGET: request->ram_budget = options->request.ram_budget; break;
     case CLI_NOISE_DTYPE: request->noise_dtype = options->request.noise_dtype; break;
     default: break;
     }

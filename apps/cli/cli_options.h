@@ -34,6 +34,7 @@ typedef enum cli_option_id {
     CLI_RNG,
     CLI_NOISE_DTYPE,
     CLI_PRECISION,
+    CLI_RAM_BUDGET,
     CLI_THREADS,
     CLI_CPU,
     CLI_DUMP,

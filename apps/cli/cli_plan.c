@@ -19,6 +19,7 @@ typedef struct row {
     ink_memory_plan plan;
     int64_t file_bytes; /* of the weights in this precision; 0: of f32, which is not written */
     bool stored;        /* what the model has now */
+    bool too_large;     /* for the budget */
     fit fit;
 } row;
 
@@ -33,11 +34,12 @@ typedef struct table {
 static fit judge(const ink_memory_plan *plan) {
     if (plan->available_bytes == 0) return FIT_UNKNOWN;
     if (plan->peak_bytes > plan->available_bytes) return FITS_NOT;
+    if (plan->streamed_blocks > 0) return FITS_REREADING;
     return plan->peak_bytes + plan->mapped_bytes <= plan->available_bytes / 10 * 9 ? FITS_WELL : FITS_REREADING;
 }
 
 static void build_request(ink_request *request, const ink_model *model, const cli_options *options) {
-    static const cli_option_id ids[] = {CLI_NEGATIVE, CLI_WIDTH, CLI_HEIGHT, CLI_STEPS, CLI_GUIDANCE};
+    static const cli_option_id ids[] = {CLI_NEGATIVE, CLI_WIDTH, CLI_HEIGHT, CLI_STEPS, CLI_GUIDANCE, CLI_RAM_BUDGET};
     ink_request_init(request, model);
     request->prompt = "a red circle on a blue background";
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) cli_options_apply(options, ids[i], request);
@@ -66,6 +68,13 @@ static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_op
     if (status == INK_OK) {
         build_request(&t->request, model, options);
         status = ink_plan(&r->plan, model, &t->request, error);
+        if (status == INK_ERROR_MEMORY && t->request.ram_budget > 0) {
+            /* Too small a budget for this precision is no mistake, and the rest of its row is of interest. */
+            ink_request unlimited = t->request;
+            unlimited.ram_budget = 0;
+            status = ink_plan(&r->plan, model, &unlimited, error);
+            r->too_large = status == INK_OK;
+        }
     }
     ink_model_close(&model);
     if (status == INK_OK && r->precision >= INK_PRECISION_BF16) {
@@ -73,7 +82,7 @@ static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_op
         if (ink_quantize_model(&report, dir, NULL, &counted, NULL) == INK_OK) r->file_bytes = report->bytes;
         ink_quantize_report_destroy(&report);
     }
-    r->fit = judge(&r->plan);
+    r->fit = r->too_large ? FITS_NOT : judge(&r->plan);
     return status;
 }
 
@@ -116,9 +125,16 @@ static ink_status fill(table *t, const char *dir, const ink_model_options *parts
 
 /* ---- what is said ---- */
 
-static const char *fit_text(fit f) {
+static void print_fit(const row *r) {
     static const char *const texts[] = {"fits", "fits, but files are read again at every step", "does not fit", "unknown"};
-    return texts[f];
+    char bytes[APP_SHOWN_SIZE];
+    if (r->too_large)
+        printf("does not fit: the least is %s\n", app_show_bytes(bytes, r->plan.least_bytes));
+    else if (r->fit == FITS_REREADING && r->plan.streamed_blocks > 0)
+        printf("fits, %" PRId64 " of %" PRId64 " blocks (%s) read again at each step\n", r->plan.streamed_blocks, r->plan.blocks,
+               app_show_bytes(bytes, r->plan.streamed_bytes));
+    else
+        puts(texts[r->fit]);
 }
 
 static json_t *table_to_json(const table *t, const char *dir) {
@@ -127,12 +143,14 @@ static json_t *table_to_json(const table *t, const char *dir) {
     for (int i = 0; i < t->n_rows; i++) {
         const row *r = &t->rows[i];
         const ink_memory_plan *plan = &r->plan;
-        json_array_append_new(list,
-                              json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o, s:s?}", "precision", app_precision_name(r->precision),
-                                        "stored", (int)r->stored, "weight_bytes", (json_int_t)plan->weight_bytes, "mapped_bytes",
-                                        (json_int_t)plan->mapped_bytes, "scratch_bytes", (json_int_t)plan->scratch_bytes,
-                                        "peak_bytes", (json_int_t)plan->peak_bytes, "file_bytes",
-                                        r->file_bytes ? json_integer(r->file_bytes) : json_null(), "fits", fits[r->fit]));
+        json_array_append_new(list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:s?}", "precision",
+                                              app_precision_name(r->precision), "stored", (int)r->stored, "weight_bytes",
+                                              (json_int_t)plan->weight_bytes, "mapped_bytes", (json_int_t)plan->mapped_bytes,
+                                              "scratch_bytes", (json_int_t)plan->scratch_bytes, "peak_bytes",
+                                              (json_int_t)plan->peak_bytes, "budget_bytes", (json_int_t)plan->budget_bytes,
+                                              "least_bytes", (json_int_t)plan->least_bytes, "streamed_bytes",
+                                              (json_int_t)plan->streamed_bytes, "file_bytes",
+                                              r->file_bytes ? json_integer(r->file_bytes) : json_null(), "fits", fits[r->fit]));
     }
     return json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:s?}", "dir", cli_json_text(dir), "width", (json_int_t)t->request.width,
                      "height", (json_int_t)t->request.height, "steps", (json_int_t)t->request.steps, "available_bytes",
@@ -166,10 +184,10 @@ static void print_table(const table *t, const char *dir) {
     for (int i = 0; i < t->n_rows; i++) {
         const row *r = &t->rows[i];
         app_show_bytes(file, r->file_bytes);
-        printf("%-9s  %9s  %9s  %9s  %9s  %9s  %s\n", app_precision_name(r->precision),
-               app_show_bytes(weights, r->plan.weight_bytes), app_show_bytes(scratch, r->plan.scratch_bytes),
-               app_show_bytes(peak, r->plan.peak_bytes), app_show_bytes(mapped, r->plan.mapped_bytes), r->file_bytes ? file : "-",
-               fit_text(r->fit));
+        printf("%-9s  %9s  %9s  %9s  %9s  %9s  ", app_precision_name(r->precision), app_show_bytes(weights, r->plan.weight_bytes),
+               app_show_bytes(scratch, r->plan.scratch_bytes), app_show_bytes(peak, r->plan.peak_bytes),
+               app_show_bytes(mapped, r->plan.mapped_bytes), r->file_bytes ? file : "-");
+        print_fit(r);
     }
     puts("\nweights, scratch: memory of our own, together at the peak; in place: used from the mapped files.");
     print_best(t, dir);

@@ -39,6 +39,25 @@ bool app_parse_real(const char *text, double *value) {
     return true;
 }
 
+bool app_parse_bytes(const char *text, int64_t *value) {
+    static const char units[] = "KMGT";
+    char number[APP_SHOWN_SIZE];
+    size_t n = strspn(text, "0123456789.");
+    double size;
+    if (n == 0 || n >= sizeof number) return false;
+    memcpy(number, text, n);
+    number[n] = 0;
+    const char *unit = text + n;
+    const char *power = *unit ? strchr(units, *unit >= 'a' && *unit <= 'z' ? *unit - 'a' + 'A' : *unit) : NULL;
+    if (power) unit++;
+    if (strcmp(unit, "") != 0 && strcmp(unit, "B") != 0 && !(power && strcmp(unit, "iB") == 0)) return false;
+    if (!app_parse_real(number, &size)) return false;
+    for (const char *u = units; power && u <= power; u++) size *= 1024;
+    if (!(size < 9e18)) return false;
+    *value = (int64_t)size;
+    return true;
+}
+
 char *app_show_bytes(char text[APP_SHOWN_SIZE], int64_t bytes) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     double value = (double)bytes;

@@ -17,6 +17,9 @@ bool app_parse_int(const char *text, int64_t *value);
 bool app_parse_uint(const char *text, uint64_t *value);
 bool app_parse_real(const char *text, double *value);
 
+/* A size in bytes: a number, perhaps with a fraction, and K, M, G or T for powers of 1024, as in "8G", "1.5GiB" or "500MB". */
+bool app_parse_bytes(const char *text, int64_t *value);
+
 /* Room for what the app_show functions write. */
 enum { APP_SHOWN_SIZE = 32 };
 

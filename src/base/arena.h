@@ -24,6 +24,9 @@ bool ink_arena_create(ink_arena *arena, size_t size);
 void ink_arena_create_dry(ink_arena *arena);
 void ink_arena_destroy(ink_arena *arena);
 
+/* What ink_arena_take uses of the arena. */
+static inline size_t ink_arena_rounded(size_t size) { return (size + 63) / 64 * 64; }
+
 /* Aligned to 64 bytes, not zeroed. NULL, and overflow set, when it does not fit. */
 void *ink_arena_take(ink_arena *arena, size_t size);
 

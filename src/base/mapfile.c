@@ -29,6 +29,7 @@ static ink_status map(ink_mapfile *file, int descriptor, const char *path, ink_e
     void *data = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, descriptor, 0);
     if (data == MAP_FAILED) return fail_errno(error, path, "cannot be mapped", errno);
     file->data = data;
+    file->descriptor = descriptor;
     return INK_OK;
 }
 
@@ -44,13 +45,16 @@ ink_status ink_mapfile_open(ink_mapfile *file, const char *path, ink_error *erro
         status = fail_errno(error, path, "cannot be opened", errno);
     else
         status = map(file, descriptor, path, error);
-    if (descriptor >= 0) close(descriptor); /* the mapping stays */
+    if (descriptor >= 0 && !file->data) close(descriptor);
     if (status != INK_OK) ink_mapfile_close(file);
     return status;
 }
 
 void ink_mapfile_close(ink_mapfile *file) {
-    if (file->data) munmap((void *)(uintptr_t)file->data, file->size);
+    if (file->data) {
+        munmap((void *)(uintptr_t)file->data, file->size);
+        close(file->descriptor);
+    }
     ink_free(file->path);
     *file = (ink_mapfile){0};
 }
@@ -61,4 +65,26 @@ void ink_mapfile_drop(const void *data, size_t size) {
     uintptr_t end = ((uintptr_t)data + size) / page * page;
     /* Advice: whether it is taken changes nothing that a caller could rely on. */
     if (data && start < end) (void)madvise((void *)start, end - start, MADV_DONTNEED);
+}
+
+/* The pages that hold some of the bytes. */
+static void widen(uintptr_t *start, uintptr_t *end, const void *data, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    *start = (uintptr_t)data / page * page;
+    *end = ((uintptr_t)data + size + page - 1) / page * page;
+}
+
+void ink_mapfile_evict(const ink_mapfile *file, const void *data, size_t size) {
+    uintptr_t start, end, first = (uintptr_t)file->data;
+    if (size == 0) return;
+    widen(&start, &end, data, size);
+    (void)madvise((void *)start, end - start, MADV_DONTNEED);
+    (void)posix_fadvise(file->descriptor, (off_t)(start - first), (off_t)(end - start), POSIX_FADV_DONTNEED);
+}
+
+void ink_mapfile_read_ahead(const void *data, size_t size) {
+    uintptr_t start, end;
+    if (size == 0) return;
+    widen(&start, &end, data, size);
+    (void)madvise((void *)start, end - start, MADV_WILLNEED);
 }

@@ -12,7 +12,8 @@
 typedef struct ink_mapfile {
     const unsigned char *data; /* NULL for an empty file */
     size_t size;
-    char *path; /* owned: for sentences */
+    int descriptor; /* where data is not NULL */
+    char *path;     /* owned: for sentences */
 } ink_mapfile;
 
 /* Errors: IO (cannot be opened, no regular file), MEMORY. On failure *file is all zero. */
@@ -21,5 +22,14 @@ void ink_mapfile_close(ink_mapfile *file);
 
 /* Tells the system that these bytes are not needed soon; they can still be read. The range is clipped to whole pages inside it. */
 void ink_mapfile_drop(const void *data, size_t size);
+
+/* The same for every page that holds some of the bytes, which the system's cache need not keep either: until they are read again.
+ */
+void ink_mapfile_evict(const ink_mapfile *file, const void *data, size_t size);
+
+enum { INK_READ_AHEAD_BYTES = 2 << 20 };
+
+/* Asks for at most INK_READ_AHEAD_BYTES to be read soon, and returns before they are, unless the disk has enough to do. */
+void ink_mapfile_read_ahead(const void *data, size_t size);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { LONGEST_PATH = 4096 };
 
@@ -116,6 +117,15 @@ void ink_reset_peak_memory(void) {
     if (!file) return;
     fputs("5", file);
     fclose(file);
+}
+
+int64_t ink_resident_memory(void) {
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    int64_t size, pages;
+    int n = fscanf(file, "%" SCNd64 " %" SCNd64, &size, &pages);
+    fclose(file);
+    return n == 2 ? pages * sysconf(_SC_PAGESIZE) : 0;
 }
 
 double ink_seconds(void) {

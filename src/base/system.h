@@ -17,6 +17,9 @@ int64_t ink_available_memory_under(const char *root);
 int64_t ink_peak_memory(void);
 void ink_reset_peak_memory(void);
 
+/* Memory that this process has now: its own, and the pages of mapped files that it uses. 0: unknown. */
+int64_t ink_resident_memory(void);
+
 /* Seconds on a clock that never goes back. */
 double ink_seconds(void);
 

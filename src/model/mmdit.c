@@ -40,8 +40,13 @@ static void bind_stream(ink_mmdit_stream *s, const stream_names *names, const in
     ink_bind_vector(b, &s->mlp_down_bias, d, "transformer_blocks.%d.%s.net.2.bias", block, names->mlp);
 }
 
+static void bind_block(ink_mmdit *m, ink_binder *b, int block) {
+    bind_stream(&m->blocks[block].txt, &txt_names, m->config, b, block);
+    bind_stream(&m->blocks[block].img, &img_names, m->config, b, block);
+}
+
 void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b) {
-    *m = (ink_mmdit){.config = config};
+    *m = (ink_mmdit){.config = config, .binder = b};
     m->blocks = ink_alloc_array((size_t)config->n_layers, sizeof *m->blocks);
     if (!m->blocks) {
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the transformer's block list");
@@ -54,9 +59,10 @@ void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b)
     ink_bind_sensitive_matrix(b, &m->txt_in, d, config->joint_dim, "txt_in.weight");
     ink_bind_vector(b, &m->txt_in_bias, d, "txt_in.bias");
     for (int i = 0; i < config->n_layers; i++) {
-        bind_stream(&m->blocks[i].txt, &txt_names, config, b, i);
-        bind_stream(&m->blocks[i].img, &img_names, config, b, i);
+        ink_bind_part(b, i);
+        bind_block(m, b, i);
     }
+    ink_bind_part(b, -1);
     ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
     ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
 }
@@ -124,6 +130,20 @@ static block_modulation modulation_at(const ink_modulation *m, int64_t block, in
                               ink_cols(row, 3 * d, d), ink_cols(row, 4 * d, d), ink_cols(row, 5 * d, d)};
 }
 
+/* ---- blocks that come and go ---------------------------------------------------------------------------------------- */
+
+/* The block, of which the next one is on its way; after the last one that of the next step. */
+static const ink_mmdit_block *acquire(ink_ctx *c, ink_mmdit *m, int64_t i, bool last_step) {
+    ink_binder *b = m->binder;
+    if (c->status == INK_OK && ink_bind_acquire(b, i)) {
+        bind_block(m, b, (int)i);
+        ink_bind_part(b, -1);
+        c->status = b->status;
+    }
+    ink_residency_prefetch(b->residency, i + 1 < m->config->n_layers || last_step ? i + 1 : 0);
+    return &m->blocks[i];
+}
+
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
 
 /* The buffers of a forward, for all tokens or for the rows of one stream. */
@@ -139,6 +159,11 @@ static tokens tokens_of(const tokens *all, int64_t first, int64_t n) {
     return (tokens){ink_rows(all->x, first, n),        ink_rows(all->y, first, n),   ink_rows(all->qkv, first, n),
                     ink_rows(all->attended, first, n), ink_rows(all->cos, first, n), ink_rows(all->sin, first, n)};
 }
+
+/* Where the tokens of a side stand: its text in the first half of the buffer, its image in the second. */
+typedef struct place {
+    int64_t first_txt, n_txt, first_img;
+} place;
 
 /* Queries, keys and values of one stream. */
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
@@ -165,42 +190,72 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     ink_arena_release(c->arena, mark);
 }
 
-void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, ink_tensor latents, ink_tensor text, ink_tensor cos,
-                       ink_tensor sin, const ink_modulation *modulation, int64_t step) {
-    const ink_mmdit_config *config = m->config;
-    int64_t d = config->dim, n_txt = text.rows, n_img = latents.rows, n = n_txt + n_img;
-    const ink_attention_shape heads = {.n_heads = config->n_heads,
-                                       .n_kv_heads = config->n_heads,
-                                       .head_dim = config->head_dim,
-                                       .scale = (float)(1.0 / sqrt((double)config->head_dim))};
+/* Of each side, the text and the image look at each other: rows that lie in two runs. Or the image alone looks at both. */
+static void attend(ink_ctx *c, const ink_mmdit_config *config, const tokens *all, const place *sides, int n_sides, int64_t n_img,
+                   bool image_only) {
+    int64_t d = config->dim;
+    ink_attention_shape heads = {.n_heads = config->n_heads,
+                                 .n_kv_heads = config->n_heads,
+                                 .head_dim = config->head_dim,
+                                 .scale = (float)(1.0 / sqrt((double)config->head_dim))};
+    for (const place *side = sides; side < sides + n_sides; side++) {
+        tokens both = tokens_of(all, side->first_txt, side->n_txt + n_img);
+        tokens asking = image_only ? tokens_of(all, side->first_img, n_img) : both;
+        heads.kv_gap = (ink_gap){side->n_txt, side->first_img - side->first_txt - side->n_txt};
+        heads.q_gap = image_only ? (ink_gap){0, 0} : heads.kv_gap;
+        ink_attention(c, asking.attended, ink_cols(asking.qkv, 0, d), ink_cols(both.qkv, d, d), ink_cols(both.qkv, 2 * d, d),
+                      heads);
+    }
+}
+
+/* Text states and latents of all sides, as the network's channels. */
+static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, const place *sides, const tokens *all,
+                  const tokens *txt) {
     size_t mark = ink_arena_mark(c->arena);
+    ink_tensor normed = ink_scratch(c, txt->x.rows, m->config->joint_dim);
+    for (int i = 0; i < input->n_sides; i++) {
+        ink_rmsnorm(c, ink_rows(normed, sides[i].first_txt, sides[i].n_txt), input->text[i], m->txt_norm, EPS);
+        ink_linear(c, ink_rows(all->x, sides[i].first_img, input->latents.rows), input->latents, &m->img_in,
+                   (ink_linear_epilogue){.bias = &m->img_in_bias});
+    }
+    ink_linear(c, txt->x, normed, &m->txt_in, (ink_linear_epilogue){.bias = &m->txt_in_bias});
+    ink_arena_release(c->arena, mark);
+}
+
+void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_mmdit_input *input,
+                       const ink_modulation *modulation, int64_t step) {
+    const ink_mmdit_config *config = m->config;
+    const int n_sides = input->n_sides;
+    int64_t d = config->dim, n_img = input->latents.rows, n_txt = 0;
+    place sides[INK_MAX_SIDES];
+    for (int i = 0; i < n_sides; i++) {
+        sides[i] = (place){.first_txt = n_txt, .n_txt = input->text[i].rows};
+        n_txt += sides[i].n_txt;
+    }
+    for (int i = 0; i < n_sides; i++) sides[i].first_img = n_txt + i * n_img;
+
+    size_t mark = ink_arena_mark(c->arena);
+    int64_t n = n_txt + n_sides * n_img;
     tokens all = {.x = ink_scratch(c, n, d),
                   .y = ink_scratch(c, n, d),
                   .qkv = ink_scratch(c, n, 3 * d),
                   .attended = ink_scratch(c, n, d),
-                  .cos = cos,
-                  .sin = sin};
-    tokens txt = tokens_of(&all, 0, n_txt), img = tokens_of(&all, n_txt, n_img);
-
-    size_t embedding = ink_arena_mark(c->arena);
-    ink_tensor normed_text = ink_scratch(c, n_txt, config->joint_dim);
-    ink_rmsnorm(c, normed_text, text, m->txt_norm, EPS);
-    ink_linear(c, txt.x, normed_text, &m->txt_in, (ink_linear_epilogue){.bias = &m->txt_in_bias});
-    ink_linear(c, img.x, latents, &m->img_in, (ink_linear_epilogue){.bias = &m->img_in_bias});
-    ink_arena_release(c->arena, embedding);
+                  .cos = input->cos,
+                  .sin = input->sin};
+    tokens txt = tokens_of(&all, 0, n_txt), img = tokens_of(&all, n_txt, n_sides * n_img);
+    embed(c, m, input, sides, &all, &txt);
 
     for (int64_t i = 0; i < config->n_layers; i++) {
-        const ink_mmdit_block *block = &m->blocks[i];
+        const ink_mmdit_block *block = acquire(c, m, i, step == modulation->n_steps - 1);
         /* Of the last block only the image goes on: its text is no longer asked for. */
         bool last = i == config->n_layers - 1;
-        const tokens *asking = last ? &img : &all;
         block_modulation txt_mod = modulation_at(modulation, i, TXT, step, d), img_mod = modulation_at(modulation, i, IMG, step, d);
         project_qkv(c, config, &block->txt, &txt, &txt_mod);
         project_qkv(c, config, &block->img, &img, &img_mod);
-        ink_attention(c, asking->attended, ink_cols(asking->qkv, 0, d), ink_cols(all.qkv, d, d), ink_cols(all.qkv, 2 * d, d),
-                      heads);
+        attend(c, config, &all, sides, n_sides, n_img, last);
         finish_stream(c, &block->img, &img, &img_mod);
         if (!last) finish_stream(c, &block->txt, &txt, &txt_mod);
+        ink_residency_release(m->binder->residency, i);
     }
 
     /* Here the scale comes first, unlike in the blocks. */

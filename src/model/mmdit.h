@@ -2,7 +2,12 @@
  * mmdit.h - the diffusion transformer: latents, a time and text states to a velocity.
  * Source: diffusers, transformer_qwenimage.py, QwenImageTransformer2DModel.
  *
- * Two streams, text and image, each with weights of its own, meet in every attention. All tokens live in one buffer, text first.
+ * Two streams, text and image, each with weights of its own, meet in every attention. Guidance asks about two prompts: both sides
+ * go through each block together, so that its weights are read once. All tokens live in one buffer, stream by stream:
+ *
+ *     text of side 0 | text of side 1 | image of side 0 | image of side 1
+ *
+ * What is done to a stream is one call for both sides; attention is one call for each side, whose rows lie in two runs.
  *
  * What depends on the time alone, the modulation (shift, scale and gate of every block), is computed for all steps at once, before
  * the first: ink_mmdit_modulate. Its weights, a third of the model, are loaded block by block for that and then released.
@@ -30,9 +35,10 @@ typedef struct ink_mmdit {
     ink_weight img_in, txt_in, proj_out;
     ink_tensor img_in_bias, txt_in_bias, proj_out_bias, txt_norm;
     ink_mmdit_block *blocks; /* owned */
+    ink_binder *binder;      /* borrowed: of blocks that come and go, which it must outlive */
 } ink_mmdit;
 
-/* Names every tensor but the modulation's to the binder, whose status tells how it went. Release in any case. */
+/* Names every tensor but the modulation's to the binder, whose status tells how it went; block i is part i. Release in any case. */
 void ink_mmdit_bind(ink_mmdit *mmdit, const ink_mmdit_config *config, ink_binder *binder);
 void ink_mmdit_release(ink_mmdit *mmdit);
 
@@ -53,11 +59,17 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
 void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *binder, ink_tensor times,
                         const ink_modulation *modulation);
 
-/*
- * velocity [n_img, in_channels] at one step. latents [n_img, in_channels]; text [n_txt, joint_dim] are the encoder's states;
- * cos, sin [n_txt + n_img, head_dim / 2] from ink_rope_joint.
- */
-void ink_mmdit_forward(ink_ctx *c, const ink_mmdit *mmdit, ink_tensor velocity, ink_tensor latents, ink_tensor text, ink_tensor cos,
-                       ink_tensor sin, const ink_modulation *modulation, int64_t step);
+enum { INK_MAX_SIDES = 2 };
+
+typedef struct ink_mmdit_input {
+    ink_tensor latents;             /* [n_img, in_channels]: the same for all sides */
+    ink_tensor text[INK_MAX_SIDES]; /* [n_txt, joint_dim] the encoder's states of each side, which may differ in length */
+    int n_sides;
+    ink_tensor cos, sin; /* [all n_txt + n_sides * n_img, head_dim / 2] from ink_rope_joint */
+} ink_mmdit_input;
+
+/* velocity [n_sides * n_img, in_channels] at one step, side after side; each is what it would be alone, bit for bit. */
+void ink_mmdit_forward(ink_ctx *c, ink_mmdit *mmdit, ink_tensor velocity, const ink_mmdit_input *input,
+                       const ink_modulation *modulation, int64_t step);
 
 #endif

@@ -21,18 +21,22 @@ void ink_rope_text(ink_tensor cos, ink_tensor sin, double theta) {
     }
 }
 
-void ink_rope_joint(ink_tensor cos, ink_tensor sin, const int64_t axes[3], int64_t n_txt, int64_t height, int64_t width) {
+void ink_rope_joint(ink_tensor cos, ink_tensor sin, const int64_t axes[3], const int64_t *n_txt, int n_sides, int64_t height,
+                    int64_t width) {
     /* Rows and columns are centred, the odd one on the negative side; text begins after the larger half extent, on all axes. */
     int64_t first_text = height / 2 > width / 2 ? height / 2 : width / 2;
     int64_t col = 0;
     for (int axis = 0; axis < 3; axis++)
         for (int64_t j = 0; j < axes[axis] / 2; j++, col++) {
             float frequency = ink_rope_frequency(10000.0, j, axes[axis]);
-            for (int64_t i = 0; i < n_txt; i++) set_angle(cos, sin, i, col, first_text + i, frequency);
-            for (int64_t y = 0; y < height; y++)
-                for (int64_t x = 0; x < width; x++) {
-                    const int64_t position[3] = {0, y - (height - height / 2), x - (width - width / 2)};
-                    set_angle(cos, sin, n_txt + y * width + x, col, position[axis], frequency);
-                }
+            int64_t row = 0;
+            for (int side = 0; side < n_sides; side++)
+                for (int64_t i = 0; i < n_txt[side]; i++) set_angle(cos, sin, row++, col, first_text + i, frequency);
+            for (int side = 0; side < n_sides; side++)
+                for (int64_t y = 0; y < height; y++)
+                    for (int64_t x = 0; x < width; x++) {
+                        const int64_t position[3] = {0, y - (height - height / 2), x - (width - width / 2)};
+                        set_angle(cos, sin, row++, col, position[axis], frequency);
+                    }
         }
 }

@@ -11,9 +11,11 @@ float ink_rope_frequency(double theta, int64_t j, int64_t dim);
 void ink_rope_text(ink_tensor cos, ink_tensor sin, double theta);
 
 /*
- * Rows of cos, sin [n_txt + h * w, head_dim / 2]: the text tokens, then the image tokens of one h x w grid, row-major.
+ * Rows of cos, sin [all n_txt + n_sides * h * w, head_dim / 2]: the text tokens of each side, then for each side the image tokens
+ * of one h x w grid, row-major. Sides do not see each other: each has the positions that it would have alone.
  * axes: head_dim's shares of frame, row and column. Source: diffusers, transformer_qwenimage.py, QwenEmbedRope (scale_rope).
  */
-void ink_rope_joint(ink_tensor cos, ink_tensor sin, const int64_t axes[3], int64_t n_txt, int64_t height, int64_t width);
+void ink_rope_joint(ink_tensor cos, ink_tensor sin, const int64_t axes[3], const int64_t *n_txt, int n_sides, int64_t height,
+                    int64_t width);
 
 #endif

@@ -8,7 +8,6 @@
 static void bind_layer(ink_text_layer *layer, const ink_text_encoder_config *config, ink_binder *b, int i) {
     int64_t hidden = config->hidden_size, mlp = config->intermediate_size;
     int64_t q_dim = config->n_heads * config->head_dim, kv_dim = config->n_kv_heads * config->head_dim;
-    ink_bind_vector(b, &layer->input_norm, hidden, "model.layers.%d.input_layernorm.weight", i);
     ink_bind_matrix(b, &layer->q, q_dim, hidden, "model.layers.%d.self_attn.q_proj.weight", i);
     ink_bind_vector(b, &layer->q_bias, q_dim, "model.layers.%d.self_attn.q_proj.bias", i);
     ink_bind_matrix(b, &layer->k, kv_dim, hidden, "model.layers.%d.self_attn.k_proj.weight", i);
@@ -23,7 +22,7 @@ static void bind_layer(ink_text_layer *layer, const ink_text_encoder_config *con
 }
 
 void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_config *config, ink_binder *b) {
-    *encoder = (ink_text_encoder){.config = config};
+    *encoder = (ink_text_encoder){.config = config, .binder = b};
     encoder->layers = ink_alloc_array((size_t)config->n_layers, sizeof *encoder->layers);
     if (!encoder->layers) {
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the text encoder's layer list");
@@ -31,7 +30,13 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
     }
     /* Of this table a prompt reads some rows: smaller numbers would save no memory, and cost a pass over all of it. */
     ink_bind_sensitive_matrix(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
-    for (int i = 0; i < config->n_layers; i++) bind_layer(&encoder->layers[i], config, b, i);
+    for (int i = 0; i < config->n_layers; i++) {
+        /* Of no part, for the layer before uses it. */
+        ink_bind_vector(b, &encoder->layers[i].input_norm, config->hidden_size, "model.layers.%d.input_layernorm.weight", i);
+        ink_bind_part(b, i);
+        bind_layer(&encoder->layers[i], config, b, i);
+        ink_bind_part(b, -1);
+    }
     ink_bind_vector(b, &encoder->norm, config->hidden_size, "model.norm.weight");
     ink_bind_ignore(b, "lm_head."); /* the hidden states are what is wanted */
     ink_bind_ignore(b, "visual.");  /* text alone */
@@ -40,6 +45,18 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
 void ink_text_encoder_release(ink_text_encoder *encoder) {
     ink_free(encoder->layers);
     *encoder = (ink_text_encoder){0};
+}
+
+/* The layer, of which the next one is on its way. */
+static const ink_text_layer *acquire(ink_ctx *c, ink_text_encoder *encoder, int64_t i) {
+    ink_binder *b = encoder->binder;
+    if (c->status == INK_OK && ink_bind_acquire(b, i)) {
+        bind_layer(&encoder->layers[i], encoder->config, b, (int)i);
+        ink_bind_part(b, -1);
+        c->status = b->status;
+    }
+    ink_residency_prefetch(b->residency, i + 1);
+    return &encoder->layers[i];
 }
 
 /* attended [n, hidden] = o(attention(q, k, v)) of normed [n, hidden]; may be the same view. */
@@ -77,7 +94,7 @@ static void mlp(ink_ctx *c, const ink_text_layer *layer, ink_tensor out, ink_ten
     ink_arena_release(c->arena, mark);
 }
 
-void ink_text_encoder_forward(ink_ctx *c, const ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
+void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
                               ink_tensor sin) {
     const ink_text_encoder_config *config = encoder->config;
     const float eps = (float)config->rms_norm_eps;
@@ -88,12 +105,13 @@ void ink_text_encoder_forward(ink_ctx *c, const ink_text_encoder *encoder, ink_t
     ink_embed_rows(c, x, &encoder->embed_tokens, ids);
     ink_rmsnorm(c, y, x, encoder->layers[0].input_norm, eps);
     for (int64_t i = 0; i < config->n_layers; i++) {
-        const ink_text_layer *layer = &encoder->layers[i];
+        const ink_text_layer *layer = acquire(c, encoder, i);
         bool last = i == config->n_layers - 1;
         self_attention(c, encoder, layer, y, y, cos, sin);
         ink_residual_rmsnorm(c, y, x, y, layer->post_attention_norm, eps);
         mlp(c, layer, y, y);
         ink_residual_rmsnorm(c, last ? states : y, x, y, last ? encoder->norm : encoder->layers[i + 1].input_norm, eps);
+        ink_residency_release(encoder->binder->residency, i);
     }
     ink_arena_release(c->arena, mark);
 }

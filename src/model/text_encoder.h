@@ -21,14 +21,15 @@ typedef struct ink_text_encoder {
     ink_weight embed_tokens;               /* [vocab, hidden] */
     ink_text_layer *layers;                /* owned */
     ink_tensor norm;
+    ink_binder *binder; /* borrowed: of layers that come and go, which it must outlive */
 } ink_text_encoder;
 
-/* Names every tensor of the tower to the binder, whose status tells how it went. Release in any case. */
+/* Names every tensor of the tower to the binder, whose status tells how it went; layer i is part i. Release in any case. */
 void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_config *config, ink_binder *binder);
 void ink_text_encoder_release(ink_text_encoder *encoder);
 
 /* states [n, hidden] = the last hidden states, after the final norm, of ids [n]. cos, sin [n, head_dim / 2] from ink_rope_text. */
-void ink_text_encoder_forward(ink_ctx *c, const ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
+void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
                               ink_tensor sin);
 
 #endif

@@ -136,11 +136,12 @@ static void denoise_release(work *w) { ink_mmdit_release(&w->mmdit); }
 
 static void denoise_setup(work *w) {
     const ink_mmdit_config *config = &w->run->model->config.mmdit;
-    int64_t n_txt = w->c->text_tokens, n = n_txt + w->n_img;
+    const int64_t n_txt[INK_MAX_SIDES] = {w->c->text_tokens, w->c->text_tokens};
+    int64_t n_sides = w->c->batch, n = n_sides * (n_txt[0] + w->n_img);
     w->modulation = ink_modulation_take(&w->ctx, config, 1);
     w->input = ink_scratch(&w->ctx, w->n_img, config->in_channels);
-    w->output = ink_scratch(&w->ctx, w->n_img, config->in_channels);
-    w->text = ink_scratch(&w->ctx, n_txt, config->joint_dim);
+    w->output = ink_scratch(&w->ctx, n_sides * w->n_img, config->in_channels);
+    w->text = ink_scratch(&w->ctx, n_txt[0], config->joint_dim);
     w->cos = ink_scratch(&w->ctx, n, config->head_dim / 2);
     w->sin = ink_scratch(&w->ctx, n, config->head_dim / 2);
     randomise(w, w->modulation.blocks, 0.1f, 1);
@@ -148,14 +149,16 @@ static void denoise_setup(work *w) {
     randomise(w, w->input, 1, 3);
     randomise(w, w->text, 1, 4);
     if (!w->dry && w->ctx.status == INK_OK)
-        ink_rope_joint(w->cos, w->sin, config->rope_axes, n_txt, w->latent_height / config->patch_size,
+        ink_rope_joint(w->cos, w->sin, config->rope_axes, n_txt, (int)n_sides, w->latent_height / config->patch_size,
                        w->latent_width / config->patch_size);
 }
 
-/* A step without what combines its passes, which costs nothing beside them. */
+/* A step, its passes together, without what combines them, which costs nothing beside them. */
 static void denoise_call(work *w) {
-    for (int64_t i = 0; i < w->c->batch; i++)
-        ink_mmdit_forward(&w->ctx, &w->mmdit, w->output, w->input, w->text, w->cos, w->sin, &w->modulation, 0);
+    const ink_mmdit_input input = {
+        .latents = w->input, .text = {w->text, w->text}, .n_sides = (int)w->c->batch, .cos = w->cos, .sin = w->sin};
+    w->ctx.may_round = w->run->model->precision != INK_PRECISION_F32;
+    ink_mmdit_forward(&w->ctx, &w->mmdit, w->output, &input, &w->modulation, 0);
 }
 
 static ink_bench_time scaled(ink_bench_time t, double factor) {
@@ -196,7 +199,10 @@ static void decode_setup(work *w) {
     randomise(w, w->input, 1, 5);
 }
 
-static void decode_call(work *w) { ink_vae_decode(&w->ctx, w->decoder, w->output, w->input, w->latent_height, w->latent_width); }
+static void decode_call(work *w) {
+    w->ctx.may_round = w->run->model->precision != INK_PRECISION_F32;
+    ink_vae_decode(&w->ctx, w->decoder, w->output, w->input, w->latent_height, w->latent_width);
+}
 
 static void decode_store(ink_bench_case *c, const work *w, ink_bench_time time) {
     (void)w;
@@ -241,7 +247,6 @@ static void begin_size(work *w, ink_bench_case *c) {
     w->latent_width = c->width / config->vae.scale;
     w->n_img = w->latent_height * w->latent_width / (config->mmdit.patch_size * config->mmdit.patch_size);
     w->ctx = (ink_ctx){.device = &w->run->session->device,
-                       .may_round = w->run->model->precision != INK_PRECISION_F32,
                        .arena = &w->arena,
                        .error = w->run->error};
 }

@@ -16,17 +16,16 @@
 #include "model/rope.h"
 #include "model/text_encoder.h"
 #include "model/vae.h"
+#include "pipeline/budget.h"
 #include "pipeline/latents.h"
 #include "pipeline/prompt.h"
 #include "pipeline/request.h"
 #include "pipeline/scheduler.h"
 
-/* One prompt on its way: its tokens, then its text states and the angles of its positions beside the picture's. */
+/* One prompt on its way: its tokens, then its text states. */
 typedef struct side {
     ink_prompt prompt;
-    ink_tensor states;   /* [n - drop, hidden] */
-    ink_tensor cos, sin; /* [n - drop + n_img, head_dim / 2] */
-    ink_tensor velocity; /* [n_img, channels] */
+    ink_tensor states; /* [n - drop, hidden] */
 } side;
 
 typedef struct run {
@@ -39,15 +38,19 @@ typedef struct run {
     ink_error *error;
     ink_ctx ctx;
     ink_arena arena;
-    ink_store store;        /* weights of the component at work */
-    ink_adapters *adapters; /* owned; NULL without LoRA */
-    side sides[2];          /* the prompt; with guidance, the negative prompt */
+    ink_store store;           /* weights of the component at work */
+    ink_adapters *adapters;    /* owned; NULL without LoRA */
+    side sides[INK_MAX_SIDES]; /* the prompt; with guidance, the negative prompt */
     int n_sides;
     int64_t latent_height, latent_width, n_img; /* in latent pixels; in tokens */
     ink_tensor latents;                         /* [n_img, channels] */
+    ink_tensor cos, sin;                        /* of the positions of all sides' texts, then of all sides' images */
+    ink_tensor velocity;                        /* [n_sides * n_img, channels] */
     float *sigmas;                              /* owned: [steps + 1] */
     ink_modulation modulation;
     ink_tensor pixels;                         /* [height * width, 3] */
+    ink_residency *residency;                  /* of the component at work */
+    ink_need needs[INK_N_NEEDS];               /* from a dry run */
     double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */
     int64_t component_bytes[INK_N_COMPONENTS]; /* from a dry run: what loading goes through */
     ink_phase phase;
@@ -128,13 +131,43 @@ static ink_binder binder_of(run *r, ink_component component) {
                         .loaded_user = r};
 }
 
-/* Takes over how the binding went, and counts what it holds. */
-static void bound(run *r, const ink_binder *binder, ink_component component) {
+/* The same for a network of n parts, some of which may come and go. */
+static ink_binder binder_of_parts(run *r, ink_component component, const ink_need *need, int64_t n_parts) {
+    ink_binder binder = binder_of(r, component);
+    if (failed(r) || binder.synthetic) return binder;
+    int64_t n_stay = is_dry(r) ? n_parts : need->n_stay;
+    r->ctx.status = ink_residency_create(&r->residency, binder.weights, n_parts, n_stay, r->error);
+    binder.residency = r->residency;
+    binder.status = r->ctx.status;
+    return binder;
+}
+
+/* Takes over how the binding went; a dry run keeps what was counted. */
+static void bound(run *r, ink_binder *binder, ink_component component, ink_need *need) {
     if (!failed(r)) r->ctx.status = binder->status;
-    if (!is_dry(r)) return;
-    if (binder->peak_bytes > r->plan->weight_bytes) r->plan->weight_bytes = binder->peak_bytes;
-    if (binder->mapped_bytes > r->plan->mapped_bytes) r->plan->mapped_bytes = binder->mapped_bytes;
+    if (!failed(r) && !is_dry(r)) r->ctx.status = ink_residency_start(binder->residency, r->error);
+    binder->loaded = NULL; /* blocks that are read again are not loading */
+    if (!is_dry(r) || failed(r)) return;
     r->component_bytes[component] = binder->mapped_bytes + binder->stored_bytes;
+    *need = (ink_need){.mapped_bytes = binder->mapped_bytes, .stored_bytes = binder->peak_bytes};
+    need->passing_bytes = binder->largest_converted_bytes;
+    if (!binder->residency) return;
+    need->n_parts = binder->residency->n_parts;
+    need->parts = ink_alloc_array((size_t)need->n_parts, sizeof *need->parts);
+    if (!need->parts) fail_memory(r, "plan");
+    for (int64_t i = 0; need->parts && i < need->n_parts; i++) {
+        need->parts[i] = binder->residency->parts[i];
+        need->parts[i].ranges = NULL;
+        need->mapped_bytes -= need->parts[i].mapped_bytes;
+        need->stored_bytes -= need->parts[i].stored_bytes;
+    }
+}
+
+/* Ends the use of a component: what was converted is freed, and its files' pages need not stay with this process. */
+static void leave(run *r, ink_component component) {
+    ink_residency_destroy(&r->residency);
+    ink_store_release(&r->store);
+    if (!is_dry(r) && !r->model->synthetic) ink_weights_drop(r->model->weights[component]);
 }
 
 /* ---- the story ------------------------------------------------------------------------------------------------------ */
@@ -155,7 +188,7 @@ static void tokenize(run *r) {
 }
 
 /* Fills sides[i].states. */
-static void encode_side(run *r, const ink_text_encoder *encoder, side *s) {
+static void encode_side(run *r, ink_text_encoder *encoder, side *s) {
     const ink_text_encoder_config *config = encoder->config;
     ink_tensor all = ink_scratch(&r->ctx, s->prompt.n, config->hidden_size);
     size_t mark = ink_arena_mark(&r->arena);
@@ -169,10 +202,12 @@ static void encode_side(run *r, const ink_text_encoder *encoder, side *s) {
 
 static void encode_prompts(run *r) {
     ink_text_encoder encoder;
-    ink_binder binder = binder_of(r, INK_TEXT_ENCODER);
+    const ink_text_encoder_config *config = &r->model->config.text_encoder;
+    ink_need *need = &r->needs[INK_NEED_TEXT];
+    ink_binder binder = binder_of_parts(r, INK_TEXT_ENCODER, need, config->n_layers);
     begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
-    ink_text_encoder_bind(&encoder, &r->model->config.text_encoder, &binder);
-    bound(r, &binder, INK_TEXT_ENCODER);
+    ink_text_encoder_bind(&encoder, config, &binder);
+    bound(r, &binder, INK_TEXT_ENCODER, need);
     end_phase(r);
 
     begin_phase(r, INK_PHASE_TEXT, r->n_sides);
@@ -181,7 +216,7 @@ static void encode_prompts(run *r) {
         unit_done(r);
     }
     ink_text_encoder_release(&encoder);
-    ink_store_release(&r->store);
+    leave(r, INK_TEXT_ENCODER);
     end_phase(r);
 }
 
@@ -207,15 +242,14 @@ static void prepare(run *r) {
     r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
     if (!r->sigmas) fail_memory(r, "schedule");
     r->modulation = ink_modulation_take(c, &config->mmdit, n_steps);
-    for (int i = 0; i < r->n_sides; i++) {
-        side *s = &r->sides[i];
-        s->velocity = ink_scratch(c, r->n_img, config->mmdit.in_channels);
-        s->cos = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
-        s->sin = ink_scratch(c, s->states.rows + r->n_img, config->mmdit.head_dim / 2);
-        if (!is_dry(r) && !failed(r))
-            ink_rope_joint(s->cos, s->sin, config->mmdit.rope_axes, s->states.rows, r->latent_height / patch,
-                           r->latent_width / patch);
-    }
+    int64_t n_txt[INK_MAX_SIDES], n_tokens = r->n_sides * r->n_img;
+    for (int i = 0; i < r->n_sides; i++) n_tokens += n_txt[i] = r->sides[i].states.rows;
+    r->velocity = ink_scratch(c, r->n_sides * r->n_img, config->mmdit.in_channels);
+    r->cos = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    r->sin = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    if (!is_dry(r) && !failed(r))
+        ink_rope_joint(r->cos, r->sin, config->mmdit.rope_axes, n_txt, r->n_sides, r->latent_height / patch,
+                       r->latent_width / patch);
     const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
     if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
 
@@ -225,20 +259,24 @@ static void prepare(run *r) {
     ink_binder binder = binder_of(r, INK_TRANSFORMER);
     binder.loaded = NULL;
     ink_mmdit_modulate(c, &config->mmdit, &binder, times, &r->modulation);
-    bound(r, &binder, INK_TRANSFORMER);
+    ink_need *need = &r->needs[INK_NEED_MODULATION];
+    bound(r, &binder, INK_TRANSFORMER, need);
+    /* Of the files a layer at a time. */
+    need->mapped_bytes = 0;
+    need->passing_bytes = binder.largest_bytes;
     ink_arena_release(&r->arena, mark);
     unit_done(r);
     end_phase(r);
 }
 
-static void denoise_step(run *r, const ink_mmdit *mmdit, int64_t step) {
+static void denoise_step(run *r, ink_mmdit *mmdit, int64_t step) {
     ink_ctx *c = &r->ctx;
-    for (int i = 0; i < r->n_sides; i++) {
-        const side *s = &r->sides[i];
-        ink_mmdit_forward(c, mmdit, s->velocity, r->latents, s->states, s->cos, s->sin, &r->modulation, step);
-    }
-    ink_tensor velocity = r->sides[0].velocity;
-    if (r->n_sides == 2) ink_cfg_combine(c, velocity, velocity, r->sides[1].velocity, (float)r->request.guidance);
+    ink_mmdit_input input = {.latents = r->latents, .n_sides = r->n_sides, .cos = r->cos, .sin = r->sin};
+    for (int i = 0; i < r->n_sides; i++) input.text[i] = r->sides[i].states;
+    ink_mmdit_forward(c, mmdit, r->velocity, &input, &r->modulation, step);
+    ink_tensor velocity = ink_rows(r->velocity, 0, r->n_img);
+    if (r->n_sides == 2)
+        ink_cfg_combine(c, velocity, velocity, ink_rows(r->velocity, r->n_img, r->n_img), (float)r->request.guidance);
     ink_euler_step(c, r->latents, velocity, failed(r) ? 0 : r->sigmas[step + 1] - r->sigmas[step]);
 }
 
@@ -246,10 +284,11 @@ static void denoise(run *r) {
     const ink_mmdit_config *config = &r->model->config.mmdit;
     int64_t n_steps = r->request.steps;
     ink_mmdit mmdit;
-    ink_binder binder = binder_of(r, INK_TRANSFORMER);
+    ink_need *need = &r->needs[INK_NEED_DENOISE];
+    ink_binder binder = binder_of_parts(r, INK_TRANSFORMER, need, config->n_layers);
     begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
     ink_mmdit_bind(&mmdit, config, &binder);
-    bound(r, &binder, INK_TRANSFORMER);
+    bound(r, &binder, INK_TRANSFORMER, need);
     check_adapters(r);
     end_phase(r);
 
@@ -264,7 +303,7 @@ static void denoise(run *r) {
         unit_done(r);
     }
     ink_mmdit_release(&mmdit);
-    ink_store_release(&r->store);
+    leave(r, INK_TRANSFORMER);
     end_phase(r);
     if (is_dry(r)) r->phase_work[INK_PHASE_DENOISE] *= (double)n_steps;
 }
@@ -282,7 +321,7 @@ static void decode(run *r) {
     ink_binder binder = binder_of(r, INK_VAE);
     begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_VAE]);
     ink_vae_decoder_bind(decoder, config, &binder);
-    bound(r, &binder, INK_VAE);
+    bound(r, &binder, INK_VAE, &r->needs[INK_NEED_VAE]);
     end_phase(r);
 
     begin_phase(r, INK_PHASE_DECODE, 1);
@@ -298,7 +337,7 @@ static void decode(run *r) {
     ink_unpatchify(c, grid, r->latents, mean, std, r->latent_height, r->latent_width, r->model->config.mmdit.patch_size);
     ink_vae_decode(c, decoder, r->pixels, grid, r->latent_height, r->latent_width);
     ink_arena_release(&r->arena, mark);
-    ink_store_release(&r->store);
+    leave(r, INK_VAE);
     ink_free(decoder);
     unit_done(r);
     end_phase(r);
@@ -389,8 +428,15 @@ static void release(run *r) {
     for (int i = 0; i < r->n_sides; i++) ink_prompt_release(&r->sides[i].prompt);
     ink_free(r->sigmas);
     ink_adapters_close(&r->adapters);
+    ink_residency_destroy(&r->residency);
     ink_store_release(&r->store);
     ink_arena_destroy(&r->arena);
+}
+
+/* What the process has beside a run's weights and scratch: what it has now, and then the picture, stacks and lists. */
+static int64_t base_bytes(const run *r) {
+    const int64_t small_things = 16 << 20, pixel_bytes = 16;
+    return ink_resident_memory() + small_things + pixel_bytes * r->request.width * r->request.height;
 }
 
 /* Runs r, of which model, request and plan are set, dry. */
@@ -403,15 +449,17 @@ static ink_status run_dry(run *r) {
     r->ctx = (ink_ctx){.device = &device, .arena = &r->arena, .error = r->error};
     picture(r);
     r->plan->scratch_bytes = (int64_t)r->arena.peak;
-    r->plan->peak_bytes = r->plan->scratch_bytes + r->plan->weight_bytes;
     ink_status status = r->ctx.status;
     release(r);
+    if (status == INK_OK) status = ink_budget_apply(r->plan, r->needs, r->request.ram_budget, base_bytes(r), r->error);
     return status;
 }
 
 ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
     run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
-    return run_dry(&dry);
+    ink_status status = run_dry(&dry);
+    ink_needs_release(dry.needs);
+    return status;
 }
 
 static ink_status check_memory(const ink_memory_plan *plan, const ink_model *model, ink_error *error) {
@@ -435,7 +483,10 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = &plan, .error = error};
     ink_status status = run_dry(&dry);
     if (status == INK_OK) status = check_memory(&plan, model, error);
-    if (status != INK_OK) return status;
+    if (status != INK_OK) {
+        ink_needs_release(dry.needs);
+        return status;
+    }
 
     run r = {.session = session,
              .model = model,
@@ -444,10 +495,13 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
              .plan = &plan,
              .stages = stages,
              .error = error};
+    memcpy(r.needs, dry.needs, sizeof r.needs);
     memcpy(r.phase_work, dry.phase_work, sizeof r.phase_work);
     memcpy(r.component_bytes, dry.component_bytes, sizeof r.component_bytes);
-    if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes))
+    if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes)) {
+        ink_needs_release(r.needs);
         return ink_fail(error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)plan.scratch_bytes / 1048576.0);
+    }
     r.arena.poison = session->poison;
     r.ctx = (ink_ctx){.device = &session->device,
                       .check = session->check ? &session->definition : NULL,
@@ -463,6 +517,7 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     if (image && !failed(&r)) *image = make_image(&r);
     status = r.ctx.status;
     release(&r);
+    ink_needs_release(r.needs);
     session->stats.peak_bytes = plan.peak_bytes;
     session->stats.total_seconds = ink_seconds() - began;
     return status;

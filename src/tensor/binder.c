@@ -23,7 +23,9 @@ static void **grow(void **list, size_t n, size_t *capacity) {
     return copy;
 }
 
-static void *store_take(ink_store *store, size_t size) {
+static void *store_take(ink_binder *binder, size_t size) {
+    if (binder->acquired) return ink_arena_take(&binder->residency->buffer, size);
+    ink_store *store = binder->store;
     void **blocks = grow(store->blocks, store->n_blocks, &store->capacity);
     if (!blocks) return NULL;
     store->blocks = blocks;
@@ -70,6 +72,14 @@ static void collect_missing(ink_binder *binder, const char *name) {
     binder->missing[binder->n_missing++] = copy;
 }
 
+/* A tensor that the file has and the model uses. */
+static void note(ink_binder *binder, const ink_tensor_info *info) {
+    if (info->n_bytes > (size_t)binder->largest_bytes) binder->largest_bytes = (int64_t)info->n_bytes;
+    if (binder->part && !binder->acquired && !ink_residency_note(binder->part, info->data, info->n_bytes))
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for the list of its blocks",
+                                  ink_weights_origin(binder->weights));
+}
+
 /* The tensor of that name, marked as used; NULL when there is none, of which the status tells unless the mode is to report. */
 static const ink_tensor_info *look_up(ink_binder *binder, const char *name) {
     const ink_tensor_info *info = ink_weights_find(binder->weights, name);
@@ -82,6 +92,7 @@ static const ink_tensor_info *look_up(ink_binder *binder, const char *name) {
         binder->status = ink_fail(binder->error, INK_ERROR_FORMAT, "%s: tensor %s is missing", ink_weights_origin(binder->weights),
                                   name);
     }
+    if (info) note(binder, info);
     return info;
 }
 
@@ -115,12 +126,26 @@ static bool only_ones(const ink_tensor_info *info, int first) {
 
 /* ---- memory --------------------------------------------------------------------------------------------------------- */
 
+/* Counts size bytes as used in place. */
+static void count_mapped(ink_binder *binder, int64_t size) {
+    binder->mapped_bytes += size;
+    if (binder->part && !binder->acquired) binder->part->mapped_bytes += size;
+}
+
+/* Counts size bytes as a part's. */
+static void count_stored(ink_binder *binder, int64_t size) {
+    if (!binder->part || binder->acquired) return;
+    binder->part->stored_bytes += size;
+    binder->part->buffer_bytes += (int64_t)ink_arena_rounded((size_t)size);
+}
+
 /* Counts size bytes as held by the store and, when loading, takes them. NULL when there is nothing to fill. */
 static void *take(ink_binder *binder, const char *name, int64_t size) {
+    count_stored(binder, size);
     binder->stored_bytes += size;
     if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
     if (binder->mode != INK_BIND_LOAD) return NULL;
-    void *block = store_take(binder->store, (size_t)size);
+    void *block = store_take(binder, (size_t)size);
     if (!block)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes", origin(binder), name,
                                   (long long)size);
@@ -139,6 +164,11 @@ static void take_described(ink_binder *binder, ink_weight *dst, const char *name
     } else if (dst->n_scales) {
         dst->scales = take(binder, name, dst->n_scales * (int64_t)sizeof(float));
     }
+}
+
+/* A tensor that is dropped from the mapping as soon as it is converted. */
+static void count_converted(ink_binder *binder, const ink_tensor_info *info) {
+    if (info->n_bytes > (size_t)binder->largest_converted_bytes) binder->largest_converted_bytes = (int64_t)info->n_bytes;
 }
 
 static void report_loaded(ink_binder *binder) {
@@ -188,7 +218,7 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
     } else if (!ink_dtype_is_float(info->dtype)) {
         fail_type(binder, info, "F32, BF16, F16 and F8_E4M3");
     } else if (info->dtype == INK_F32 && (uintptr_t)info->data % sizeof(float) == 0) {
-        binder->mapped_bytes += (int64_t)info->n_bytes;
+        count_mapped(binder, (int64_t)info->n_bytes);
         /* Tensors of activations can be written, hence the type; a bound one never is. */
         if (binder->mode == INK_BIND_LOAD) dst->data = (float *)(uintptr_t)info->data;
     } else {
@@ -312,7 +342,8 @@ static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *store
 
 /* A matrix in the store, filled by the caller when loading. NULL without memory. */
 static ink_weight *take_matrix(ink_binder *binder, const char *name, int64_t rows, int64_t cols, ink_dtype dtype) {
-    ink_weight *w = store_take(binder->store, sizeof *w);
+    count_stored(binder, (int64_t)sizeof(ink_weight));
+    ink_weight *w = store_take(binder, sizeof *w);
     if (!w)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "no memory for the LoRA of %s", name);
     else
@@ -390,11 +421,12 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
     bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
     if (form == stored.dtype && readable && !merge) {
-        binder->mapped_bytes += ink_weight_bytes(&stored);
+        count_mapped(binder, ink_weight_bytes(&stored));
         *dst = stored;
         if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
     } else {
         dst->dtype = form;
+        count_converted(binder, info);
         convert(binder, dst, &stored, name, merge);
         if (binder->mode == INK_BIND_LOAD) ink_mapfile_drop(info->data, info->n_bytes);
     }
@@ -486,10 +518,11 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, dst->dtype);
     if ((kk == 1 || layout.channels_last) && layout.kt == 1 && info->dtype == dst->dtype &&
         (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
-        binder->mapped_bytes += (int64_t)info->n_bytes;
+        count_mapped(binder, (int64_t)info->n_bytes);
         if (binder->mode == INK_BIND_LOAD) dst->data = info->data;
         return;
     }
+    count_converted(binder, info);
     dst->data = take(binder, name, dst->rows * dst->cols * (int64_t)ink_dtype_size(dst->dtype));
     if (!dst->data) return;
     float *taps = ink_alloc_array((size_t)kk, sizeof *taps);
@@ -509,6 +542,24 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
     if (make_name(name, binder, format, arguments)) bind_conv(binder, dst, in, k, name);
     va_end(arguments);
     report_loaded(binder);
+}
+
+/* ---- parts ---------------------------------------------------------------------------------------------------------------- */
+
+void ink_bind_part(ink_binder *binder, int64_t part) {
+    if (!binder->residency) return;
+    if (binder->later) binder->mode = INK_BIND_LOAD;
+    binder->acquired = false;
+    binder->part = part < 0 ? NULL : &binder->residency->parts[part];
+    binder->later = part >= 0 && binder->mode == INK_BIND_LOAD && !ink_residency_stays(binder->residency, part);
+    if (binder->later) binder->mode = INK_BIND_CHECK;
+}
+
+bool ink_bind_acquire(ink_binder *binder, int64_t part) {
+    if (ink_residency_stays(binder->residency, part)) return false;
+    binder->part = &binder->residency->parts[part];
+    binder->acquired = true;
+    return true;
 }
 
 /* ---- what was asked for ---------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "tensor/adapters.h"
+#include "tensor/residency.h"
 #include "tensor/synthetic.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
@@ -37,15 +38,21 @@ typedef struct ink_binder {
     /* NULL, or what fills random numbers in: weights are then not looked at, and any name and shape is as the model has it. */
     ink_synthetic *synthetic;
     ink_bind_mode mode;
-    ink_precision precision; /* INK_PRECISION_AUTO: every matrix as it is stored */
-    ink_adapters *adapters;  /* NULL, or what is to be added to matrices */
-    bool merge;              /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
-    ink_store *store;        /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
+    ink_precision precision;  /* INK_PRECISION_AUTO: every matrix as it is stored */
+    ink_adapters *adapters;   /* NULL, or what is to be added to matrices */
+    bool merge;               /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
+    ink_store *store;         /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
+    ink_residency *residency; /* NULL, or what stays of the parts that the model names */
+    ink_part *part;           /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
+    bool later;               /* ... and it is only looked up, since it will come and go */
+    bool acquired;            /* ... and it has come, into the residency's buffer */
     ink_error *error;
     ink_status status;
-    int64_t mapped_bytes; /* used in place */
-    int64_t stored_bytes; /* converted, or to be converted */
-    int64_t peak_bytes;   /* the most that stored_bytes ever was */
+    int64_t mapped_bytes;            /* used in place */
+    int64_t stored_bytes;            /* converted, or to be converted */
+    int64_t peak_bytes;              /* the most that stored_bytes ever was */
+    int64_t largest_bytes;           /* of a tensor in the file ... */
+    int64_t largest_converted_bytes; /* ... that is converted, and of use no longer than that takes */
     /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
     ink_status (*loaded)(void *user, const struct ink_binder *binder);
     void *loaded_user;
@@ -78,6 +85,18 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
  */
 void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in, int64_t k, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
+
+/*
+ * What follows belongs to that part (a block), up to the next call; -1: to none. A part that does not stay is only looked up here:
+ * its weights have no data until it is acquired.
+ */
+void ink_bind_part(ink_binder *binder, int64_t part);
+
+/*
+ * Before a part is used. True: it comes and goes, and its tensors are to be named once more, now to be loaded, up to
+ * ink_bind_part(binder, -1); ink_residency_release ends its use. False: it is there.
+ */
+bool ink_bind_acquire(ink_binder *binder, int64_t part);
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);

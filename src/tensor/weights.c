@@ -388,3 +388,21 @@ const ink_tensor_info *ink_weights_find(const ink_weights *weights, const char *
     const ink_tensor_info key = {.name = name};
     return weights->n_tensors ? bsearch(&key, weights->tensors, weights->n_tensors, sizeof key, compare_names) : NULL;
 }
+
+static const ink_mapfile *mapping_of(const weight_file *file) { return file->is_gguf ? &file->gguf.file : &file->safetensors.file; }
+
+void ink_weights_drop(const ink_weights *weights) {
+    for (size_t i = 0; i < weights->n_files; i++) {
+        const ink_mapfile *file = mapping_of(&weights->files[i]);
+        ink_mapfile_drop(file->data, file->size);
+    }
+}
+
+const ink_mapfile *ink_weights_file_of(const ink_weights *weights, const void *data) {
+    uintptr_t address = (uintptr_t)data;
+    for (size_t i = 0; i < weights->n_files; i++) {
+        const ink_mapfile *file = mapping_of(&weights->files[i]);
+        if (address >= (uintptr_t)file->data && address - (uintptr_t)file->data < file->size) return file;
+    }
+    return NULL;
+}

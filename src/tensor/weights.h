@@ -54,6 +54,12 @@ const char *ink_weights_origin(const ink_weights *weights);
 /* The (first) file with its metadata if it is GGUF, else NULL. */
 const ink_gguf *ink_weights_gguf(const ink_weights *weights);
 
+/* Tells the system that the pages of all files are not needed soon; they can still be read. */
+void ink_weights_drop(const ink_weights *weights);
+
+/* The file that holds these bytes of a tensor. */
+const ink_mapfile *ink_weights_file_of(const ink_weights *weights, const void *data);
+
 /* NULL when there is no such tensor. */
 const ink_tensor_info *ink_weights_find(const ink_weights *weights, const char *name);
 

@@ -8,7 +8,7 @@ test_written_model_draws_the_same() {
     run quantize -m "$demo" -o new --precision q4
     expect "done" is "$status" 0
     expect "every matrix is listed" prints transformer_blocks.0.attn.to_q.weight
-    expect "the sum is last" is "$(tail -n 1 "$out" | cut -c -4)" new:
+    expect "the sum is last" is "$(tail -n 1 "$out" | cut -c -5)" "new: "
     run -m new -p "a red circle" -s 2 -S 1 --no-metadata -o written.png
     run -m "$demo" --precision q4 -p "a red circle" -s 2 -S 1 --no-metadata -o loaded.png
     expect "the same picture" cmp -s written.png loaded.png

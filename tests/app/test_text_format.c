@@ -24,6 +24,13 @@ static void test_numbers(void **state) {
     assert_true(app_parse_uint("18446744073709551615", &u) && u == UINT64_MAX);
     assert_false(app_parse_uint("18446744073709551616", &u) || app_parse_uint("-1", &u) || app_parse_uint("+1", &u) ||
                  app_parse_uint("", &u));
+    assert_true(app_parse_bytes("500", &i) && i == 500);
+    assert_true(app_parse_bytes("1.5k", &i) && i == 1536);
+    assert_true(app_parse_bytes("8G", &i) && i == INT64_C(8) << 30);
+    assert_true(app_parse_bytes("2MiB", &i) && i == 2 << 20);
+    assert_true(app_parse_bytes("2TB", &i) && i == INT64_C(2) << 40);
+    static const char *const no_sizes[] = {"", "G", "-1G", "1e3", "1 G", "1GG", "1iB", "1Q", "9999999999G", "1.2.3M", "."};
+    for (size_t n = 0; n < sizeof no_sizes / sizeof *no_sizes; n++) assert_false(app_parse_bytes(no_sizes[n], &i));
     assert_true(app_parse_real("2.5", &r) && r == 2.5);
     assert_true(app_parse_real("nan", &r) && isnan(r)); /* whether it makes sense is for others to say */
     assert_false(app_parse_real("", &r) || app_parse_real("2,5", &r) || app_parse_real(" 1", &r) || app_parse_real("1x", &r));

@@ -423,23 +423,27 @@ static void check_modulation(lab *l, const bench *b, const ink_modulation *modul
     assert_at_most(b, "norm_out.linear", relative_l2(ink_rows(modulation->out, 0, 1), expected_out), MOST_STAGE);
 }
 
-/* The first step's velocity with the recorded text states, through the first `n_layers` blocks. */
+/* The first step's velocity with the recorded text states of one side or two, through the first `n_layers` blocks. */
 static ink_tensor first_velocity(lab *l, const bench *b, const ink_modulation *modulation, const char *text_stage,
-                                 int64_t n_layers) {
+                                 const char *second_text_stage, int64_t n_layers) {
     ink_mmdit_config config = b->model->config.mmdit;
     int64_t patch = config.patch_size, scale = b->model->config.vae.scale;
-    ink_tensor text = stage(b, text_stage), noise = stage(b, "noise");
+    ink_tensor noise = stage(b, "noise");
+    ink_mmdit_input input = {.latents = noise, .text = {stage(b, text_stage)}, .n_sides = second_text_stage ? 2 : 1};
+    if (second_text_stage) input.text[1] = stage(b, second_text_stage);
+    const int64_t n_txt[] = {input.text[0].rows, input.text[1].rows};
     config.n_layers = n_layers;
     ink_mmdit mmdit;
     ink_binder binder = lab_binder(l, b, INK_TRANSFORMER);
     ink_mmdit_bind(&mmdit, &config, &binder);
     assert_bound(l, &binder);
-    ink_tensor velocity = ink_scratch(&l->ctx, noise.rows, config.in_channels);
-    ink_tensor cos = ink_scratch(&l->ctx, text.rows + noise.rows, config.head_dim / 2),
-               sin = ink_scratch(&l->ctx, text.rows + noise.rows, config.head_dim / 2);
-    ink_rope_joint(cos, sin, config.rope_axes, text.rows, integer(b, "height") / scale / patch,
+    ink_tensor velocity = ink_scratch(&l->ctx, input.n_sides * noise.rows, config.in_channels);
+    int64_t n_tokens = n_txt[0] + n_txt[1] + velocity.rows;
+    input.cos = ink_scratch(&l->ctx, n_tokens, config.head_dim / 2);
+    input.sin = ink_scratch(&l->ctx, n_tokens, config.head_dim / 2);
+    ink_rope_joint(input.cos, input.sin, config.rope_axes, n_txt, input.n_sides, integer(b, "height") / scale / patch,
                    integer(b, "width") / scale / patch);
-    ink_mmdit_forward(&l->ctx, &mmdit, velocity, noise, text, cos, sin, modulation, 0);
+    ink_mmdit_forward(&l->ctx, &mmdit, velocity, &input, modulation, 0);
     ink_mmdit_release(&mmdit);
     assert_int_equal(l->ctx.status, INK_OK);
     return velocity;
@@ -479,15 +483,20 @@ static void check_transformer(const bench *b) {
         char name[32];
         size_t mark = ink_arena_mark(&l.arena);
         snprintf(name, sizeof name, "block.%d.img", (int)i - 1);
-        ink_tensor velocity = first_velocity(&l, b, &modulation, "prompt_embeds", i);
+        ink_tensor velocity = first_velocity(&l, b, &modulation, "prompt_embeds", NULL, i);
         assert_at_most(b, name, relative_l2(velocity, velocity_of_block(&l, b, &modulation, i - 1)), MOST_STAGE);
         ink_arena_release(&l.arena, mark);
     }
-    ink_tensor velocity = first_velocity(&l, b, &modulation, "prompt_embeds", n_layers);
+    ink_tensor velocity = first_velocity(&l, b, &modulation, "prompt_embeds", NULL, n_layers);
     assert_at_most(b, "velocity.cond", relative_l2(velocity, stage(b, "velocity.cond")), MOST_STAGE);
     if (stage_or_null(b, "velocity.uncond")) {
-        velocity = first_velocity(&l, b, &modulation, "negative_embeds", n_layers);
-        assert_at_most(b, "velocity.uncond", relative_l2(velocity, stage(b, "velocity.uncond")), MOST_STAGE);
+        ink_tensor uncond = first_velocity(&l, b, &modulation, "negative_embeds", NULL, n_layers);
+        assert_at_most(b, "velocity.uncond", relative_l2(uncond, stage(b, "velocity.uncond")), MOST_STAGE);
+        /* Together both are what each is alone, bit for bit. */
+        ink_tensor both = first_velocity(&l, b, &modulation, "prompt_embeds", "negative_embeds", n_layers);
+        size_t bytes = (size_t)(velocity.rows * velocity.cols) * sizeof(float);
+        assert_memory_equal(both.data, velocity.data, bytes);
+        assert_memory_equal(ink_row(both, velocity.rows), uncond.data, bytes);
     }
     lab_close(&l);
 }

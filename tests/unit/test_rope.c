@@ -62,7 +62,7 @@ static void test_joint(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t h = cases[i].height, w = cases[i].width;
         tables t = make_tables(N_TXT + h * w, 64);
-        ink_rope_joint(t.cos, t.sin, published_axes, N_TXT, h, w);
+        ink_rope_joint(t.cos, t.sin, published_axes, (const int64_t[]){N_TXT}, 1, h, w);
         for (int64_t j = 0; j < N_TXT; j++) {
             int64_t p = cases[i].first_text + j;
             assert_token(&t, published_axes, j, p, p, p);
@@ -83,13 +83,33 @@ static void test_joint_strided(void **state) {
     tables t = make_tables(N_TXT + H * W, STRIDE);
     for (int64_t i = 0; i < t.cos.rows * STRIDE; i++) t.cos.data[i] = t.sin.data[i] = 7;
     tables inner = {ink_cols(t.cos, 1, COLS), ink_cols(t.sin, 1, COLS)};
-    ink_rope_joint(inner.cos, inner.sin, axes, N_TXT, H, W);
+    ink_rope_joint(inner.cos, inner.sin, axes, (const int64_t[]){N_TXT}, 1, H, W);
     for (int64_t i = 0; i < N_TXT; i++) assert_token(&inner, axes, i, 1 + i, 1 + i, 1 + i);
     for (int64_t i = 0; i < H * W; i++) assert_token(&inner, axes, N_TXT + i, 0, i / W - 2, i % W - 1);
     for (int64_t i = 0; i < t.cos.rows; i++)
         for (int64_t j = 0; j < STRIDE; j++)
             if (j < 1 || j > COLS) assert_true(ink_row(t.cos, i)[j] == 7 && ink_row(t.sin, i)[j] == 7);
     release(t);
+}
+
+/* Two texts, then two pictures: each token has the angles that it has where its side is alone. */
+static void test_two_sides(void **state) {
+    (void)state;
+    enum { H = 3, W = 2, N_IMG = H * W };
+    static const int64_t n_txt[2] = {4, 7};
+    tables both = make_tables(4 + 7 + 2 * N_IMG, 64);
+    ink_rope_joint(both.cos, both.sin, published_axes, n_txt, 2, H, W);
+    for (int64_t side = 0, first_txt = 0; side < 2; first_txt += n_txt[side++]) {
+        tables alone = make_tables(n_txt[side] + N_IMG, 64);
+        ink_rope_joint(alone.cos, alone.sin, published_axes, &n_txt[side], 1, H, W);
+        for (int64_t i = 0; i < alone.cos.rows; i++) {
+            int64_t row = i < n_txt[side] ? first_txt + i : 4 + 7 + side * N_IMG + i - n_txt[side];
+            assert_memory_equal(ink_row(both.cos, row), ink_row(alone.cos, i), 64 * sizeof(float));
+            assert_memory_equal(ink_row(both.sin, row), ink_row(alone.sin, i), 64 * sizeof(float));
+        }
+        release(alone);
+    }
+    release(both);
 }
 
 static void test_text(void **state) {
@@ -107,6 +127,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_joint),
         cmocka_unit_test(test_joint_strided),
+        cmocka_unit_test(test_two_sides),
         cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

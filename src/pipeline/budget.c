@@ -1,0 +1,100 @@
+/* budget.c - arithmetic of memory: nothing here touches any. */
+#include "pipeline/budget.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+typedef struct weight_sum {
+    int64_t mapped, stored; /* in place; of our own */
+} weight_sum;
+
+/*
+ * What a phase holds when the first n_stay parts stay: of the others one, and what is used in place of one more, which is on its
+ * way. What is converted is read from the file a tensor at a time.
+ */
+static weight_sum held(const ink_need *need, int64_t n_stay) {
+    weight_sum sum = {need->mapped_bytes + need->passing_bytes, need->stored_bytes};
+    int64_t buffer = 0, mapped = 0;
+    for (int64_t i = 0; i < need->n_parts; i++) {
+        const ink_part *part = &need->parts[i];
+        if (i < n_stay) {
+            sum.mapped += part->mapped_bytes;
+            sum.stored += part->stored_bytes;
+        } else {
+            buffer = larger(buffer, part->buffer_bytes);
+            mapped = larger(mapped, part->mapped_bytes);
+        }
+    }
+    sum.mapped += 2 * mapped;
+    sum.stored += buffer;
+    return sum;
+}
+
+static int64_t total(const ink_need *need, int64_t n_stay) {
+    weight_sum sum = held(need, n_stay);
+    return sum.mapped + sum.stored;
+}
+
+/* The most parts that may stay within `room`; 0 where even that is too much. */
+static int64_t most_that_stay(const ink_need *need, int64_t room) {
+    int64_t n = need->n_parts;
+    while (n > 0 && total(need, n) > room) n--;
+    return n;
+}
+
+static ink_status fail_budget(int64_t asked, int64_t least, ink_error *error) {
+    const int64_t mib = 1 << 20;
+    return ink_fail(error, INK_ERROR_MEMORY,
+                    "a budget of %" PRId64 " MiB is too small for this picture: the least possible is %" PRId64 " MiB", asked / mib,
+                    (least + mib - 1) / mib);
+}
+
+/* What the plan says of weights, with the parts that stay. */
+static void sum_up(ink_memory_plan *plan, const ink_need needs[INK_N_NEEDS]) {
+    plan->mapped_bytes = plan->weight_bytes = plan->streamed_bytes = 0;
+    for (int i = 0; i < INK_N_NEEDS; i++) {
+        const ink_need *need = &needs[i];
+        weight_sum sum = held(need, need->n_stay);
+        /* Pages that pass are nothing that is kept in place. */
+        plan->mapped_bytes = larger(plan->mapped_bytes, sum.mapped - need->passing_bytes);
+        plan->weight_bytes = larger(plan->weight_bytes, sum.stored);
+    }
+    const ink_need *denoise = &needs[INK_NEED_DENOISE];
+    for (int64_t i = denoise->n_stay; i < denoise->n_parts; i++) plan->streamed_bytes += denoise->parts[i].file_bytes;
+    plan->streamed_blocks = denoise->n_parts - denoise->n_stay;
+    plan->blocks = denoise->n_parts;
+    plan->peak_bytes = plan->scratch_bytes + plan->weight_bytes;
+}
+
+ink_status ink_budget_apply(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], int64_t asked, int64_t base_bytes,
+                            ink_error *error) {
+    int64_t around = base_bytes + plan->scratch_bytes, least = 0, most = 0, budget = asked;
+    for (int i = 0; i < INK_N_NEEDS; i++) {
+        needs[i].n_stay = needs[i].n_parts;
+        least = larger(least, larger(0, around + total(&needs[i], 0)));
+        most = larger(most, around + total(&needs[i], needs[i].n_parts));
+    }
+    if (least > most) least = most; /* few parts: two on their way are more than all */
+    plan->least_bytes = least;
+    if (asked > 0 && asked < least) return fail_budget(asked, least, error);
+    /* What the process has is not available any more, but within its budget; a tenth is left to others. */
+    int64_t available = plan->available_bytes > 0 ? plan->available_bytes / 10 * 9 + base_bytes : most;
+    if (asked == 0 && most > available) budget = larger(available, least);
+    plan->budget_bytes = budget;
+    for (int i = 0; i < INK_N_NEEDS && budget > 0; i++)
+        if (around + total(&needs[i], needs[i].n_parts) > budget) needs[i].n_stay = most_that_stay(&needs[i], budget - around);
+    sum_up(plan, needs);
+    return INK_OK;
+}
+
+void ink_needs_release(ink_need needs[INK_N_NEEDS]) {
+    for (int i = 0; i < INK_N_NEEDS; i++) {
+        ink_free(needs[i].parts);
+        needs[i] = (ink_need){0};
+    }
+}

@@ -1,0 +1,55 @@
+/*
+ * residency.h - which parts of a network, block by block, stay in memory while it runs, and which come and go.
+ *
+ * The first parts stay. Of the others one is there at a time, and the next is on its way from the disk: a forward acquires a part
+ * (ink_bind_acquire in binder.h), asks for the next one, computes, and releases it. What is used in place is read from the mapped
+ * file and dropped from it; what is converted is made anew each time, in one buffer for all of them.
+ *
+ * A null residency is one of which all parts stay.
+ */
+#ifndef INK_TENSOR_RESIDENCY_H
+#define INK_TENSOR_RESIDENCY_H
+
+#include <stdbool.h>
+
+#include "base/arena.h"
+#include "tensor/weights.h"
+
+/* What binding has found a part to be. */
+typedef struct ink_part {
+    int64_t mapped_bytes; /* used in place */
+    int64_t stored_bytes; /* converted, while the part stays */
+    int64_t buffer_bytes; /* ... while it comes and goes: the same, and what alignment takes */
+    int64_t file_bytes;   /* to read, for either */
+    struct ink_part_range *ranges;
+    size_t n_ranges, capacity;
+} ink_part;
+
+typedef struct ink_residency {
+    const ink_weights *weights; /* borrowed */
+    int64_t n_parts, n_stay;
+    ink_part *parts;  /* [n_parts] */
+    ink_arena buffer; /* of the part that is there */
+    struct ink_reader *reader;
+} ink_residency;
+
+/* Of n_parts the first n_stay shall stay. Errors: MEMORY. */
+ink_status ink_residency_create(ink_residency **residency, const ink_weights *weights, int64_t n_parts, int64_t n_stay,
+                                ink_error *error);
+void ink_residency_destroy(ink_residency **residency);
+
+bool ink_residency_stays(const ink_residency *residency, int64_t part);
+
+/* Adds a tensor in the file to a part. False without memory. */
+bool ink_residency_note(ink_part *part, const void *data, size_t size);
+
+/* Gets ready when all parts are known. Errors: MEMORY. */
+ink_status ink_residency_start(ink_residency *residency, ink_error *error);
+
+/* Begins to read the first part from `part` on that does not stay; nothing at n_parts. Returns at once. */
+void ink_residency_prefetch(ink_residency *residency, int64_t part);
+
+/* The part is not needed until it is acquired again. */
+void ink_residency_release(ink_residency *residency, int64_t part);
+
+#endif
