@@ -180,13 +180,20 @@ static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mm
 
 /* Adds what the attention found, and then the MLP, to one stream. */
 static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t, const block_modulation *mod) {
-    size_t mark = ink_arena_mark(c->arena);
-    ink_tensor hidden = ink_scratch(c, t->x.rows, s->mlp_up.rows);
     ink_linear(c, t->y, t->attended, &s->out, (ink_linear_epilogue){.bias = &s->out_bias});
     ink_gated_residual_layernorm_modulate(c, t->y, t->x, mod->gate1, t->y, mod->scale2, mod->shift2, EPS);
-    ink_linear(c, hidden, t->y, &s->mlp_up, (ink_linear_epilogue){.bias = &s->mlp_up_bias, .activation = INK_ACT_GELU_TANH});
-    ink_linear(c, t->x, hidden, &s->mlp_down,
-               (ink_linear_epilogue){.bias = &s->mlp_down_bias, .gate = &mod->gate2, .add_to_dst = true});
+    /* The MLP's hidden numbers are the most there are: rows are taken in as many blocks as products take them in anyway. */
+    int64_t n_blocks = (t->x.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n = (t->x.rows + n_blocks - 1) / n_blocks;
+    size_t mark = ink_arena_mark(c->arena);
+    ink_tensor hidden = ink_scratch(c, n, s->mlp_up.rows);
+    for (int64_t first = 0; first < t->x.rows; first += n) {
+        if (n > t->x.rows - first) n = t->x.rows - first;
+        hidden.rows = n;
+        ink_linear(c, hidden, ink_rows(t->y, first, n), &s->mlp_up,
+                   (ink_linear_epilogue){.bias = &s->mlp_up_bias, .activation = INK_ACT_GELU_TANH});
+        ink_linear(c, ink_rows(t->x, first, n), hidden, &s->mlp_down,
+                   (ink_linear_epilogue){.bias = &s->mlp_down_bias, .gate = &mod->gate2, .add_to_dst = true});
+    }
     ink_arena_release(c->arena, mark);
 }
 
