@@ -31,7 +31,7 @@ struct ink_threads {
     int64_t n_tasks;
     atomic_int_fast64_t next;
     unsigned char *workspaces; /* [n], INK_WORKSPACE_BYTES each */
-    worker *workers; /* [n], the first is the caller and has no thread */
+    worker *workers;           /* [n], the first is the caller and has no thread */
 };
 
 static void draw_tasks(ink_threads *pool, int64_t index) {

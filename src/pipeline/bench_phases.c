@@ -246,9 +246,7 @@ static void begin_size(work *w, ink_bench_case *c) {
     w->latent_height = c->height / config->vae.scale;
     w->latent_width = c->width / config->vae.scale;
     w->n_img = w->latent_height * w->latent_width / (config->mmdit.patch_size * config->mmdit.patch_size);
-    w->ctx = (ink_ctx){.device = &w->run->session->device,
-                       .arena = &w->arena,
-                       .error = w->run->error};
+    w->ctx = (ink_ctx){.device = &w->run->session->device, .arena = &w->arena, .error = w->run->error};
 }
 
 static void end_size(work *w) {

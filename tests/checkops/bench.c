@@ -54,7 +54,7 @@ typedef struct session {
 
 static void linear(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
-    d->ops->linear(d, s->dst, s->x, &s->w[s->turn], 
+    d->ops->linear(d, s->dst, s->x, &s->w[s->turn],
                    (ink_linear_epilogue){.bias = &s->vector,
                                          .activation = s->activation,
                                          .may_round = true,

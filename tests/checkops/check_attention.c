@@ -113,9 +113,9 @@ static void score(scores *out, const attention_case *a, int64_t i, int64_t head)
 }
 
 /*
- * A score that is wrong by e makes its weight, and at most the sum of weights, wrong by a factor exp(e); further roundings are those
- * of exp and of a sum over the keys, and where the tier rounds to bf16, of weights and values, whose smallest numbers then are zero.
- * Weights below e^-80 may be lost.
+ * A score that is wrong by e makes its weight, and at most the sum of weights, wrong by a factor exp(e); further roundings are
+ * those of exp and of a sum over the keys, and where the tier rounds to bf16, of weights and values, whose smallest numbers then
+ * are zero. Weights below e^-80 may be lost.
  */
 static const double *attention_bound(checker *c, const attention_case *a) {
     const ink_attention_shape *s = &a->shape;
@@ -136,7 +136,7 @@ static const double *attention_bound(checker *c, const attention_case *a) {
                     all += v;
                 }
                 bound[i * a->dst.cols + head * s->head_dim + x] = relative * magnitude + exp(-80) * all +
-                                                                           (s->may_round ? 0x1p-126 * (double)row.n : SMALLEST);
+                                                                  (s->may_round ? 0x1p-126 * (double)row.n : SMALLEST);
             }
         }
     }

@@ -38,7 +38,8 @@ static const double *conv_bound(checker *c, const conv_case *a) {
                 }
             }
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
-            double error = product_error(rounds_rows(c, a->w.dtype) ? TO_BF16 : KEPT, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
+            double error = product_error(rounds_rows(c, a->w.dtype) ? TO_BF16 : KEPT, a->w.dtype, a->w.cols, magnitude, operands,
+                                         a->rounded) +
                            ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
             bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }
@@ -90,8 +91,7 @@ void check_conv2d(checker *c) {
             check_both(c, s, 1 + random_below(c, 20), 1 + random_below(c, 20));
         }
     }
-    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, NULL},
-                         down = {8, 6, 3, 2, 0, 1, NULL};
+    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, NULL}, down = {8, 6, 3, 2, 0, 1, NULL};
     for (int64_t n = 1; n <= 40; n++) {
         check_both(c, same, n, 3);
         check_both(c, same, 3, n);

@@ -28,8 +28,8 @@ static double activate(ink_activation activation, double x) {
 }
 
 /* Row i of x times row j of w, as part of a sum of `depth` products, and how far that may be off. */
-static void add_products(operand_rounding rounding, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth, bool rounded,
-                         double *sum, double *error) {
+static void add_products(operand_rounding rounding, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth,
+                         bool rounded, double *sum, double *error) {
     double magnitude = 0, operands = 0;
     for (int64_t k = 0; k < x.cols; k++) {
         double left = ink_row(x, i)[k], right = weight_at(w, j, k);

@@ -1,6 +1,6 @@
 /* checkops.c - guarded memory, random numbers, and the comparison of a tier with the definition. */
-#include "base/memory.h"
 #include "checkops.h"
+#include "base/memory.h"
 #include "inkstone.h"
 
 #include <math.h>

@@ -41,7 +41,7 @@ static void draw_with(unsigned char bytes[N_BYTES], ink_model *model) {
     request.height = HEIGHT;
     request.steps = 3;
     request.seed = 11;
-    request.noise_dtype = INK_NOISE_F32; /* the same start, whatever the weights are stored in */
+    request.noise_dtype = INK_NOISE_F32;            /* the same start, whatever the weights are stored in */
     const ink_session_options exact = {.cpu = "c"}; /* the best tier may round activations, which is another matter than forms */
     if (ink_session_create(&session, model, &exact, &error) != INK_OK || ink_generate(session, &request, &image, &error) != INK_OK)
         fail_msg("%s", error.message);

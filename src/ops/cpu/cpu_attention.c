@@ -166,10 +166,14 @@ static void query_task(void *context, int64_t task, int64_t worker) {
 
 static layout layout_of(const attention *a, int64_t n_queries, int64_t n_keys) {
     const ink_cpu_product *t = a->tiles;
-    const int64_t sizes[] = {n_queries * a->inner * t->element_bytes, n_queries * a->columns * (int64_t)sizeof(float),
-                             n_queries * (int64_t)sizeof(float),      n_queries * (int64_t)sizeof(float),
-                             n_keys * a->inner * t->element_bytes,    n_keys * a->columns * t->element_bytes,
-                             t->tile_rows * n_keys * (int64_t)sizeof(float), t->tile_rows * n_keys * t->element_bytes};
+    const int64_t sizes[] = {n_queries * a->inner * t->element_bytes,
+                             n_queries * a->columns * (int64_t)sizeof(float),
+                             n_queries * (int64_t)sizeof(float),
+                             n_queries * (int64_t)sizeof(float),
+                             n_keys * a->inner * t->element_bytes,
+                             n_keys * a->columns * t->element_bytes,
+                             t->tile_rows * n_keys * (int64_t)sizeof(float),
+                             t->tile_rows * n_keys * t->element_bytes};
     int64_t at[sizeof sizes / sizeof *sizes + 1] = {0};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) at[i + 1] = at[i] + round_up(sizes[i], 64);
     return (layout){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};

@@ -34,8 +34,8 @@ typedef struct ink_cpu_product {
     void (*pack_right_bf16)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
     /* The same of a transposed matrix: k rows, of which n <= tile_cols columns. */
     void (*pack_right_columns)(void *panel, const float *const *rows, int64_t n, int64_t k);
-    /* c [tile_rows, tile_cols], aligned to 64 bytes, = or += left right. ahead: k * tile_rows * element_bytes / 4 bytes that will be
-       wanted soon, or NULL. */
+    /* c [tile_rows, tile_cols], aligned to 64 bytes, = or += left right. ahead: k * tile_rows * element_bytes / 4 bytes that will
+       be wanted soon, or NULL. */
     void (*multiply)(float *c, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead);
 } ink_cpu_product;
 
@@ -43,7 +43,8 @@ typedef struct ink_cpu_kernels {
     const ink_cpu_product *f32;
     const ink_cpu_product *bf16; /* NULL: the tier multiplies in f32 only */
 
-    /* Decode n numbers to bf16, where weights have a form of their own for it. n is a multiple of 32. NULL: there is no fast way. */
+    /* Decode n numbers to bf16, where weights have a form of their own for it. n is a multiple of 32. NULL: there is no fast way.
+     */
     void (*decode_affine)(uint16_t *dst, const unsigned char *q, bool nibbles, float scale, float bias, int64_t n);
     void (*decode_f8_e4m3)(uint16_t *dst, const unsigned char *q, float scale, int64_t n);
 

@@ -114,8 +114,8 @@ static void amx_pack_right_f32(void *panel, const float *w, int64_t stride, int6
         int64_t n_rows = n - 16 * half < 16 ? n - 16 * half : 16;
         for (int64_t at = 0; at < k; at += AMX_STEP, to += AMX_STEP_BYTES) {
             for (int64_t i = 0; i < 16; i++)
-                _mm512_store_si512(rounded[i], i < n_rows ? round_step(w + (16 * half + i) * stride + at, k - at)
-                                                          : _mm512_setzero_si512());
+                _mm512_store_si512(rounded[i],
+                                   i < n_rows ? round_step(w + (16 * half + i) * stride + at, k - at) : _mm512_setzero_si512());
             transpose_tile(to, (const unsigned char *)rounded, sizeof *rounded);
         }
     }
@@ -132,7 +132,8 @@ static void amx_pack_right_columns(void *panel, const float *const *rows, int64_
         for (int64_t at = 0; at < k; at += AMX_STEP) {
             unsigned char *tile = (unsigned char *)panel + at / AMX_STEP * AMX_STEP_BYTES + half * AMX_TILE_BYTES;
             for (int64_t i = 0; i < 16; i++) {
-                const float *a = at + 2 * i < k ? rows[at + 2 * i] : no_row, *b = at + 2 * i + 1 < k ? rows[at + 2 * i + 1] : no_row;
+                const float *a = at + 2 * i < k ? rows[at + 2 * i] : no_row,
+                            *b = at + 2 * i + 1 < k ? rows[at + 2 * i + 1] : no_row;
                 __m512 first = _mm512_maskz_loadu_ps(there, a + 16 * half), second = _mm512_maskz_loadu_ps(there, b + 16 * half);
                 __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
                 _mm512_store_si512(tile + i * 64, _mm512_permutexvar_epi16(pairs, both));

@@ -183,8 +183,8 @@ static void expect_rows(const product *p, int64_t row, int64_t n, int64_t col, i
 }
 
 /*
- * sums [tile_rows, n_cols], = or +=, a left panel times the chunk of k that `right` holds. In pieces of k that leave the left panel's
- * in the first-level cache for all columns.
+ * sums [tile_rows, n_cols], = or +=, a left panel times the chunk of k that `right` holds. In pieces of k that leave the left
+ * panel's in the first-level cache for all columns.
  */
 static void multiply_panel(const product *p, float *sums, const unsigned char *left, const unsigned char *ahead,
                            const unsigned char *right, int64_t n_cols, int64_t k, bool add) {
