@@ -36,7 +36,7 @@ typedef struct ink_linear_epilogue {
 } ink_linear_epilogue;
 
 /* What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. */
-enum { INK_PACKED_ROWS = 1056, INK_PACKED_UNIT = 64 };
+enum { INK_PACKED_ROWS = 2112, INK_PACKED_UNIT = 64 };
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k);
 
 enum { INK_MAX_HEAD_DIM = 4096 };

@@ -38,7 +38,7 @@ typedef struct product {
     bool may_round;
     int64_t n_taps;
     int64_t n_parts;           /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
-    int64_t part_inner, inner; /* of the panels: all taps and the branch, each padded to whole steps; of all parts */
+    int64_t inner; /* of the panels: all taps and the branch, each padded to whole steps; left ones have it for each part */
     unsigned char *packed;
     int64_t row0, n_rows; /* of the block */
     int64_t n_groups, n_splits;
@@ -57,7 +57,7 @@ static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit 
 static int64_t n_stretches(const product *p) { return p->n_taps + (p->low != NULL); }
 
 static stretch stretch_at(const product *p, int64_t part, int64_t tap) {
-    int64_t at = part * p->part_inner + tap * round_up(p->x.cols, p->tiles->k_unit);
+    int64_t at = part * p->inner + tap * round_up(p->x.cols, p->tiles->k_unit);
     if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, at};
     return (stretch){p->w->up, 0, p->low->cols, at};
 }
@@ -74,7 +74,7 @@ static const float *left_row(const product *p, int64_t m, int64_t tap) {
 }
 
 static unsigned char *left_panel(const product *p, int64_t panel) {
-    return p->packed + panel * p->tiles->tile_rows * p->inner * p->tiles->element_bytes;
+    return p->packed + panel * p->tiles->tile_rows * p->n_parts * p->inner * p->tiles->element_bytes;
 }
 
 /* Packs what rounding to bf16 leaves of k numbers of each row. */
@@ -157,8 +157,8 @@ static void pack_right(const product *p, void *panel, const ink_weight *w, int64
 /* Packs the chunk [k0, k1) of the panels for n_cols outputs from col0 on: panel after panel of tile_cols. */
 static void pack_group(const product *p, unsigned char *right, int64_t col0, int64_t n_cols, int64_t k0, int64_t k1) {
     const ink_cpu_product *t = p->tiles;
-    for (int64_t i = 0; i < p->n_parts * n_stretches(p); i++) {
-        stretch s = stretch_at(p, i / n_stretches(p), i % n_stretches(p));
+    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
+        stretch s = stretch_at(p, 0, tap);
         int64_t first = k0 > s.at ? k0 : s.at, end = ink_cpu_min(k1, s.at + s.k);
         for (int64_t k = first; k < end; k += PIECE_INNER)
             for (int64_t col = 0; col < n_cols; col += t->tile_cols)
@@ -218,7 +218,8 @@ static void group_task(void *context, int64_t task, int64_t worker) {
             float *sums = (float *)(void *)workspace + (n_chunks > 1 ? (i - first) * t->tile_rows * GROUP_COLS : 0);
             int64_t row = p->row0 + i * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows);
             if (k1 == p->inner) expect_rows(p, row, n, col0, n_cols);
-            multiply_panel(p, sums, left, ahead, right, n_cols, k, k0 > 0);
+            for (int64_t part = 0; part < p->n_parts; part++)
+                multiply_panel(p, sums, left + part * p->inner * tile_step, ahead, right, n_cols, k, k0 > 0 || part > 0);
             if (k1 == p->inner) store_rows(p, sums, row, n, col0, n_cols);
         }
     }
@@ -230,9 +231,8 @@ static void run(const ink_device *d, product *p) {
     p->tiles = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
     p->threads = d->threads;
     int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
-    p->part_inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
+    p->inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
     p->n_parts = p->tiles->element_bytes == 2 && !p->may_round ? 2 : 1;
-    p->inner = p->n_parts * p->part_inner;
     p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
     int64_t n_blocks = (p->dst.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n_threads = ink_threads_count(d->threads);
