@@ -37,8 +37,8 @@ typedef struct product {
     int64_t out_width;          /* of a convolution */
     bool may_round;
     int64_t n_taps;
-    int64_t n_parts;           /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
-    int64_t inner; /* of the panels: all taps and the branch, each padded to whole steps; left ones have it for each part */
+    int64_t n_parts; /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
+    int64_t inner;   /* of the panels: all taps and the branch, each padded to whole steps; left ones have it for each part */
     unsigned char *packed;
     int64_t row0, n_rows; /* of the block */
     int64_t n_groups, n_splits;
