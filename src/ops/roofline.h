@@ -9,8 +9,8 @@
 #include "ops/ops.h"
 
 /*
- * FLOP per second of the tier's inner loop for products with weights of that type, its left rows in the second-level cache and a
- * packed panel of weights in the first: what `linear` would reach without packing, memory and epilogue. seconds is about how long
+ * FLOP per second of the tier's inner loop for products with weights of that type, packed panels of left rows and of weights in the
+ * second-level cache: what `linear` would reach without packing, memory and epilogue. seconds is about how long
  * it takes. 0: the tier has no such loop (`ref`), or there is no memory.
  */
 double ink_cpu_peak_flops(const ink_device *device, ink_dtype weights, double seconds);

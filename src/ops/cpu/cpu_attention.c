@@ -44,8 +44,6 @@ typedef struct gather {
     float *max, *total;
 } gather;
 
-static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 /* ---- packing --------------------------------------------------------------------------------------------------------------- */
 
 static void pack_queries(const gather *g) {
@@ -82,7 +80,7 @@ static void pack_keys_and_values(const gather *g, int64_t k0, int64_t n_keys) {
     const ink_cpu_product *t = a->tiles;
     for (int64_t key = 0; key < n_keys; key += t->tile_cols)
         pack_tile_of_keys(g, g->keys + key * a->inner * t->element_bytes, k0 + key, ink_cpu_min(t->tile_cols, n_keys - key));
-    int64_t padded_keys = round_up(n_keys, t->k_unit);
+    int64_t padded_keys = ink_cpu_round_up(n_keys, t->k_unit);
     const float *rows[BLOCK_KEYS];
     for (int64_t col = 0; col < a->shape.head_dim; col += t->tile_cols) {
         for (int64_t i = 0; i < n_keys; i++) rows[i] = ink_row_across(a->v, a->shape.kv_gap, k0 + i) + g->k_col + col;
@@ -119,7 +117,7 @@ static void attend_tile(const gather *g, int64_t first, int64_t k0, int64_t n_ke
         if (rows[r]) weigh_row(g, row, first + r, k0, n_keys);
     }
     t->pack_left(g->weights, rows, n_keys);
-    int64_t padded_keys = round_up(n_keys, t->k_unit);
+    int64_t padded_keys = ink_cpu_round_up(n_keys, t->k_unit);
     for (int64_t col = 0; col < a->columns; col += t->tile_cols)
         t->multiply(g->gathered + first * a->columns + col, a->columns, g->weights,
                     g->values + col * padded_keys * t->element_bytes, padded_keys, k0 > 0, NULL);
@@ -175,25 +173,25 @@ static layout layout_of(const attention *a, int64_t n_queries, int64_t n_keys) {
                              t->tile_rows * n_keys * (int64_t)sizeof(float),
                              t->tile_rows * n_keys * t->element_bytes};
     int64_t at[sizeof sizes / sizeof *sizes + 1] = {0};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) at[i + 1] = at[i] + round_up(sizes[i], 64);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) at[i + 1] = at[i] + ink_cpu_round_up(sizes[i], 64);
     return (layout){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
 }
 
 void ink_cpu_attention(const ink_device *d, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape) {
     attention a = {.kernels = ink_cpu_kernels_of(d), .threads = d->threads, .dst = dst, .q = q, .k = k, .v = v, .shape = shape};
     a.tiles = shape.may_round && a.kernels->bf16 ? a.kernels->bf16 : a.kernels->f32;
-    a.inner = round_up(shape.head_dim, a.tiles->k_unit);
-    a.columns = round_up(shape.head_dim, a.tiles->tile_cols);
+    a.inner = ink_cpu_round_up(shape.head_dim, a.tiles->k_unit);
+    a.columns = ink_cpu_round_up(shape.head_dim, a.tiles->tile_cols);
     const int64_t tile = a.tiles->tile_rows;
     /* The wider a head, the fewer keys and queries at a time; the widest one allowed fits with a tile of queries. */
     a.block_keys = BLOCK_KEYS;
     while (a.block_keys > LEAST_KEYS && layout_of(&a, 4 * tile, a.block_keys).end > INK_WORKSPACE_BYTES) a.block_keys /= 2;
     int64_t n_threads = ink_threads_count(d->threads), even = (q.rows * shape.n_heads + 2 * n_threads - 1) / (2 * n_threads);
-    a.block_queries = round_up(ink_cpu_min(ink_cpu_min(q.rows, even), BLOCK_QUERIES), tile);
+    a.block_queries = ink_cpu_round_up(ink_cpu_min(ink_cpu_min(q.rows, even), BLOCK_QUERIES), tile);
     while (a.block_queries > tile && layout_of(&a, a.block_queries, a.block_keys).end > INK_WORKSPACE_BYTES)
         a.block_queries -= tile;
     int64_t n_blocks = (q.rows + a.block_queries - 1) / a.block_queries;
-    a.block_queries = round_up((q.rows + n_blocks - 1) / n_blocks, tile);
+    a.block_queries = ink_cpu_round_up((q.rows + n_blocks - 1) / n_blocks, tile);
     a.at = layout_of(&a, a.block_queries, a.block_keys);
     a.n_query_blocks = (q.rows + a.block_queries - 1) / a.block_queries;
     ink_threads_run(d->threads, shape.n_heads * a.n_query_blocks, query_task, &a);

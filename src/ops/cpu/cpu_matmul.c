@@ -52,12 +52,10 @@ typedef struct stretch {
     int64_t col, k, at;
 } stretch;
 
-static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
 static int64_t n_stretches(const product *p) { return p->n_taps + (p->low != NULL); }
 
 static stretch stretch_at(const product *p, int64_t part, int64_t tap) {
-    int64_t at = part * p->inner + tap * round_up(p->x.cols, p->tiles->k_unit);
+    int64_t at = part * p->inner + tap * ink_cpu_round_up(p->x.cols, p->tiles->k_unit);
     if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, at};
     return (stretch){p->w->up, 0, p->low->cols, at};
 }
@@ -207,7 +205,8 @@ static void group_task(void *context, int64_t task, int64_t worker) {
     int64_t col0 = task % p->n_groups * GROUP_COLS, n_cols = ink_cpu_min(GROUP_COLS, p->dst.cols - col0);
     unsigned char *workspace = ink_threads_workspace(p->threads, worker), *right = workspace + SUMS_BYTES;
     int64_t n_chunks = (p->inner + t->k_chunk - 1) / t->k_chunk;
-    int64_t chunk = round_up((p->inner + n_chunks - 1) / n_chunks, PIECE_INNER), tile_step = t->tile_rows * t->element_bytes;
+    int64_t chunk = ink_cpu_round_up((p->inner + n_chunks - 1) / n_chunks, PIECE_INNER),
+            tile_step = t->tile_rows * t->element_bytes;
     if (t->begin) t->begin();
     for (int64_t k0 = 0; k0 < p->inner; k0 += chunk) {
         int64_t k1 = ink_cpu_min(p->inner, k0 + chunk), k = k1 - k0;
@@ -230,13 +229,13 @@ static void run(const ink_device *d, product *p) {
     p->kernels = ink_cpu_kernels_of(d);
     p->tiles = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
     p->threads = d->threads;
-    int64_t padded = round_up(p->x.cols, p->tiles->k_unit);
-    p->inner = p->n_taps * padded + (p->low ? round_up(p->low->cols, p->tiles->k_unit) : 0);
+    int64_t padded = ink_cpu_round_up(p->x.cols, p->tiles->k_unit);
+    p->inner = p->n_taps * padded + (p->low ? ink_cpu_round_up(p->low->cols, p->tiles->k_unit) : 0);
     p->n_parts = p->tiles->element_bytes == 2 && !p->may_round ? 2 : 1;
     p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
     int64_t n_blocks = (p->dst.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n_threads = ink_threads_count(d->threads);
-    int64_t block = round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tiles->tile_rows);
+    int64_t block = ink_cpu_round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tiles->tile_rows);
     for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
         p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
         int64_t n_panels = (p->n_rows + p->tiles->tile_rows - 1) / p->tiles->tile_rows;

@@ -36,6 +36,8 @@ static inline const ink_cpu_kernels *ink_cpu_kernels_of(const ink_device *d) { r
 
 static inline int64_t ink_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
+static inline int64_t ink_cpu_round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
 /* Calls row_task(context, first, last) over the rows 0..n in chunks of about `work` elements, in parallel. */
 void ink_cpu_for_rows(const ink_device *d, int64_t n, int64_t cols, void (*row_task)(void *context, int64_t first, int64_t last),
                       void *context);
