@@ -3,4 +3,5 @@
 #define VECTOR_FLOATS 4
 #define TILE_VECTORS 4
 #define TILE_ROWS 6
+#define AFTER_ROW __asm__ volatile("" ::: "memory") /* no loads ahead: there is no register for them, and sums would be spilt */
 #include "ops/cpu/cpu_kernels_template.h"

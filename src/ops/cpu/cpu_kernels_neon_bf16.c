@@ -13,6 +13,7 @@
 #define VECTOR_FLOATS 4
 #define TILE_VECTORS 4
 #define TILE_ROWS 6
+#define AFTER_ROW __asm__ volatile("" ::: "memory") /* no loads ahead: there is no register for them, and sums would be spilt */
 #define PRODUCT_BF16 bf16_product
 static const ink_cpu_product bf16_product;
 #include "ops/cpu/cpu_kernels_template.h"
@@ -82,7 +83,10 @@ static void bf16_multiply(float *restrict c, int64_t stride, const void *left, c
     (void)ahead;
     /* sum[i][j]: rows 2 i, 2 i + 1 by columns 2 j, 2 j + 1 */
     float32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
+    /* Unrolled, all of them: an array that is indexed in a loop is kept in memory. */
+#pragma GCC unroll 4
     for (int i = 0; i < TILE_ROWS / 2; i++)
+#pragma GCC unroll 8
         for (int j = 0; j < TILE_COLS / 2; j++) {
             const float *at = c + 2 * i * stride + 2 * j;
             sum[i][j] = add ? vcombine_f32(vld1_f32(at), vld1_f32(at + stride)) : vdupq_n_f32(0);
@@ -96,10 +100,12 @@ static void bf16_multiply(float *restrict c, int64_t stride, const void *left, c
             bfloat16x8_t cols = vreinterpretq_bf16_u16(vld1q_u16(b + 2 * BF16_UNIT * j));
 #pragma GCC unroll 4
             for (int i = 0; i < TILE_ROWS / 2; i++) sum[i][j] = vbfmmlaq_f32(sum[i][j], rows[i], cols);
-            __asm__ volatile("" ::: "memory"); /* no loads ahead: there is no register for them, and sums would be spilt */
+            AFTER_ROW;
         }
     }
+#pragma GCC unroll 4
     for (int i = 0; i < TILE_ROWS / 2; i++)
+#pragma GCC unroll 8
         for (int j = 0; j < TILE_COLS / 2; j++) {
             float *at = c + 2 * i * stride + 2 * j;
             vst1_f32(at, vget_low_f32(sum[i][j]));

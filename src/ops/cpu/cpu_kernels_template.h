@@ -3,6 +3,7 @@
  *   INK_KERNELS      the name of the table to define
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
+ *   AFTER_ROW        statement after each row of a step of the matrix tile, if the compiler needs one to keep within the registers
  *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
  *   HAVE_EXP_LOOPS   if silu_row, silu_mul, softmax_block and epilogue are declared before
  *   DECODE_AFFINE, DECODE_F8_E4M3   static functions that are declared before, if the tier has them
@@ -22,6 +23,10 @@ enum { TILE_COLS = VECTOR_FLOATS * TILE_VECTORS, LANES = 16 };
 _Static_assert((int)TILE_COLS <= (int)INK_MAX_TILE_COLS && TILE_ROWS <= INK_MAX_TILE_ROWS,
                "the tile is larger than the scratch arrays");
 
+#ifndef AFTER_ROW
+#define AFTER_ROW (void)0
+#endif
+
 typedef float vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(float))));
 
 /* ---- products in f32 ----------------------------------------------------------------------------------------------------- */
@@ -30,7 +35,9 @@ static void f32_multiply(float *restrict c, int64_t stride, const void *left, co
                          const void *ahead) {
     (void)ahead;
     vector sum[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 16
     for (int row = 0; row < TILE_ROWS; row++)
+#pragma GCC unroll 4
         for (int v = 0; v < TILE_VECTORS; v++)
             sum[row][v] = add ? *(const vector *)(const void *)(c + row * stride + v * VECTOR_FLOATS) : (vector){0};
     const float *a = left;
@@ -43,9 +50,12 @@ static void f32_multiply(float *restrict c, int64_t stride, const void *left, co
             vector factor = a[row] - (vector){0};
 #pragma GCC unroll 4
             for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] += factor * now[v];
+            AFTER_ROW;
         }
     }
+#pragma GCC unroll 16
     for (int row = 0; row < TILE_ROWS; row++)
+#pragma GCC unroll 4
         for (int v = 0; v < TILE_VECTORS; v++) *(vector *)(void *)(c + row * stride + v * VECTOR_FLOATS) = sum[row][v];
 }
 
