@@ -420,7 +420,8 @@ typedef struct ink_bench_case {
     int64_t width, height, batch, text_tokens;
     int64_t blocks, whole_blocks; /* that were run; that the architecture has */
     int64_t steps;                /* of modulation, and of a whole picture */
-    int picture;                  /* whether a whole picture was drawn; then forward is a step divided by batch */
+    int picture;                  /* whether a whole picture was drawn */
+    /* The passes of a step go through each block together: forward is a step divided by batch. */
     ink_bench_time text, modulation, step, forward, block, decode;
     double total_seconds; /* of a whole picture: all phases, without filling; else 0 */
     double fill_seconds;  /* making the random weights, in no other figure */
