@@ -26,10 +26,11 @@ void *ink_alloc_unset(size_t size) {
     const size_t alignment = size >= LARGE_BLOCK ? LARGE_PAGE : ALIGNMENT;
     if (size > SIZE_MAX - alignment) return NULL;
     size_t rounded = size < alignment ? alignment : (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    void *memory = aligned_alloc(alignment, rounded);
-    made_allocations += memory != NULL;
+    void *memory = NULL;
+    if (posix_memalign(&memory, alignment, rounded) != 0) return NULL;
+    made_allocations++;
 #ifdef MADV_HUGEPAGE
-    if (memory && alignment == LARGE_PAGE) madvise(memory, rounded / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+    if (alignment == LARGE_PAGE) madvise(memory, rounded / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
 #endif
     return memory;
 }
