@@ -139,7 +139,8 @@ ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) {
 }
 
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
-    int64_t block = rows < INK_PACKED_ROWS ? (rows + 95) / 96 * 96 : INK_PACKED_ROWS; /* whole tiles of any tier */
+    int64_t most = ink_packed_rows(n_parts);
+    int64_t block = rows < most ? (rows + 95) / 96 * 96 : most; /* whole tiles of any tier */
     return block * n_parts * ((k + INK_PACKED_UNIT - 1) / INK_PACKED_UNIT + 1) * INK_PACKED_UNIT * (int64_t)sizeof(float);
 }
 

@@ -35,8 +35,12 @@ typedef struct ink_linear_epilogue {
     void *packed;              /* set by the wrapper: ink_packed_bytes of memory that the implementation may use, aligned to 64 */
 } ink_linear_epilogue;
 
-/* What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. */
+/*
+ * What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. Those of a
+ * convolution have many parts, and are taken in smaller blocks.
+ */
 enum { INK_PACKED_ROWS = 2112, INK_PACKED_UNIT = 64 };
+static inline int64_t ink_packed_rows(int64_t n_parts) { return n_parts > 1 ? INK_PACKED_ROWS / 2 : INK_PACKED_ROWS; }
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k);
 
 enum { INK_MAX_HEAD_DIM = 4096 };

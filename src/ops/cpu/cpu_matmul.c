@@ -234,7 +234,8 @@ static void run(const ink_device *d, product *p) {
     p->n_parts = p->tiles->element_bytes == 2 && !p->may_round ? 2 : 1;
     p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
-    int64_t n_blocks = (p->dst.rows + INK_PACKED_ROWS - 1) / INK_PACKED_ROWS, n_threads = ink_threads_count(d->threads);
+    int64_t most = ink_packed_rows(p->n_taps), n_blocks = (p->dst.rows + most - 1) / most;
+    int64_t n_threads = ink_threads_count(d->threads);
     int64_t block = ink_cpu_round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tiles->tile_rows);
     for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
         p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
