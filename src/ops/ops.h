@@ -36,8 +36,8 @@ typedef struct ink_linear_epilogue {
 } ink_linear_epilogue;
 
 /*
- * What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. Those of a
- * convolution have many parts, and are taken in smaller blocks.
+ * What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. Those
+ * of a convolution have many parts, and are taken in smaller blocks.
  */
 enum { INK_PACKED_ROWS = 2112, INK_PACKED_UNIT = 64 };
 static inline int64_t ink_packed_rows(int64_t n_parts) { return n_parts > 1 ? INK_PACKED_ROWS / 2 : INK_PACKED_ROWS; }
