@@ -7,7 +7,7 @@
 
 static const float EPS = 1e-6f; /* of every norm in this network; fixed in the reference */
 
-enum { TIME_CHANNELS = 256, TXT = 0, IMG = 1, MLP_ROWS = 1056 };
+enum { TIME_CHANNELS = 256, TXT = 0, IMG = 1 };
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
@@ -182,8 +182,8 @@ static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mm
 static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t, const block_modulation *mod) {
     ink_linear(c, t->y, t->attended, &s->out, (ink_linear_epilogue){.bias = &s->out_bias});
     ink_gated_residual_layernorm_modulate(c, t->y, t->x, mod->gate1, t->y, mod->scale2, mod->shift2, EPS);
-    /* The MLP's hidden numbers are the most there are: rows are taken in blocks whose numbers a last-level cache may hold. */
-    int64_t n_blocks = (t->x.rows + MLP_ROWS - 1) / MLP_ROWS, n = (t->x.rows + n_blocks - 1) / n_blocks;
+    int64_t most = c->device->mlp_rows > 0 ? c->device->mlp_rows : t->x.rows;
+    int64_t n_blocks = (t->x.rows + most - 1) / most, n = (t->x.rows + n_blocks - 1) / n_blocks;
     size_t mark = ink_arena_mark(c->arena);
     ink_tensor hidden = ink_scratch(c, n, s->mlp_up.rows);
     for (int64_t first = 0; first < t->x.rows; first += n) {

@@ -125,17 +125,23 @@ static void compare(ink_ctx *c, const op_call *call, float *const results[2]) {
         }                                                     \
     } while (0)
 
-ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) {
+static ink_tensor take_scratch(ink_ctx *c, int64_t rows, int64_t cols, ink_dtype type) {
     int64_t n, bytes;
     float *data = NULL;
     if (c->status == INK_OK) {
-        if (ink_mul_fits(rows, cols, &n) && ink_mul_fits(n, (int64_t)sizeof *data, &bytes))
+        if (ink_mul_fits(rows, cols, &n) && ink_mul_fits(n, (int64_t)ink_dtype_size(type), &bytes))
             data = ink_arena_take(c->arena, (size_t)bytes);
         if (!data)
             c->status = ink_fail(c->error, INK_ERROR_MEMORY, "no scratch memory for [%" PRId64 ", %" PRId64 "] numbers", rows,
                                  cols);
     }
-    return ink_view(data, rows, cols);
+    return (ink_tensor){data, rows, cols, cols, type};
+}
+
+ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) { return take_scratch(c, rows, cols, INK_F32); }
+
+ink_tensor ink_scratch_rounded(ink_ctx *c, int64_t rows, int64_t cols) {
+    return take_scratch(c, rows, cols, c->may_round && c->device->rounds_scratch ? INK_BF16 : INK_F32);
 }
 
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
@@ -144,8 +150,9 @@ int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
     return block * n_parts * ((k + INK_PACKED_UNIT - 1) / INK_PACKED_UNIT + 1) * INK_PACKED_UNIT * (int64_t)sizeof(float);
 }
 
-/* Memory for the left rows of a product, until the arena is released. */
+/* Memory for the left rows of a product, until the arena is released; devices with memory of their own see to that themselves. */
 static void *take_packed(ink_ctx *c, int64_t rows, int64_t n_parts, int64_t k) {
+    if (c->device->memory) return NULL;
     return ink_scratch(c, 1, ink_packed_bytes(rows, n_parts, k) / (int64_t)sizeof(float)).data;
 }
 
@@ -348,4 +355,10 @@ void ink_euler_step(ink_ctx *c, ink_tensor x, ink_tensor v, float dt) {
     REQUIRE_SHAPE(c, "euler_step", v, x.rows, x.cols);
     op_call call = {.name = "euler_step", .written = {x}, .n_written = 1};
     RUN(c, &call, euler_step, x, v, dt);
+}
+
+void ink_copy(ink_ctx *c, ink_tensor dst, ink_tensor x) {
+    REQUIRE_SHAPE(c, "copy", dst, x.rows, x.cols);
+    op_call call = {.name = "copy", .written = {dst}, .n_written = 1};
+    RUN(c, &call, copy, dst, x);
 }

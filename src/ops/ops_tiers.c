@@ -36,7 +36,8 @@ static const struct tier {
 #endif
 };
 
-enum { N_TIERS = sizeof tiers / sizeof *tiers };
+/* Rows of an MLP whose hidden numbers, the most there are, a last-level cache may hold. */
+enum { N_TIERS = sizeof tiers / sizeof *tiers, CACHED_MLP_ROWS = 1056 };
 
 #ifdef INK_HAVE_AMX
 /* Linux saves the tile registers of those processes alone that have asked for them (arch_prctl, ARCH_REQ_XCOMP_PERM). */
@@ -74,7 +75,12 @@ bool ink_device_open(ink_device *device, const char *name, ink_threads *threads,
     for (int i = N_TIERS - 1; i >= 0; i--) {
         if (!best && strcmp(name, tiers[i].name) != 0) continue;
         if (machine_runs(tiers[i].name)) {
-            *device = (ink_device){tiers[i].name, tiers[i].ops, tiers[i].kernels, threads, tiers[i].rounds_rows};
+            *device = (ink_device){.tier = tiers[i].name,
+                                   .ops = tiers[i].ops,
+                                   .kernels = tiers[i].kernels,
+                                   .threads = threads,
+                                   .rounds_rows = tiers[i].rounds_rows,
+                                   .mlp_rows = CACHED_MLP_ROWS};
             return true;
         }
         *why = "this processor lacks its instructions";

@@ -220,3 +220,21 @@ void check_euler_step(checker *c) {
             check_call(c, call_euler, &p, &r, 1);
         }
 }
+
+/* ---- copy ------------------------------------------------------------------------------------------------------------ */
+
+static void call_copy(const ink_device *device, const void *arguments) {
+    const pair_case *p = arguments;
+    device->ops->copy(device, p->dst, p->a);
+}
+
+void check_copy(checker *c) {
+    for (int i = 0; i < N_SHAPES; i++)
+        for (int kind = 0; kind < N_FILLS; kind++) {
+            begin_case(c, "[%lld, %lld], %s", (long long)shapes[i][0], (long long)shapes[i][1], fill_name((fill)kind));
+            pair_case p = {.a = take(c, shapes[i][0], shapes[i][1], (fill)kind, 1)};
+            p.dst = take_blank(c, p.a.rows, p.a.cols);
+            result r = {p.dst, NULL};
+            check_call(c, call_copy, &p, &r, 1);
+        }
+}

@@ -108,7 +108,7 @@ static double sample(checker *c, fill kind, bool massive_column) {
 
 ink_tensor take_blank(checker *c, int64_t rows, int64_t cols) {
     int64_t stride = cols + (random_below(c, 3) ? random_below(c, 20) : 0);
-    return (ink_tensor){take_bytes(c, (size_t)(rows * stride) * sizeof(float), sizeof(float)), rows, cols, stride};
+    return (ink_tensor){take_bytes(c, (size_t)(rows * stride) * sizeof(float), sizeof(float)), rows, cols, stride, INK_F32};
 }
 
 ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size) {

@@ -148,6 +148,7 @@ void check_timestep_embed(checker *c);
 void check_unpatchify(checker *c);
 void check_cfg_combine(checker *c);
 void check_euler_step(checker *c);
+void check_copy(checker *c);
 
 /* Runs the checks on implementations that are wrong on purpose; the number of those that were not caught. */
 int run_planted(checker *c);

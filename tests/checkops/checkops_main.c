@@ -32,6 +32,7 @@ const family families[] = {
     {"unpatchify", check_unpatchify},
     {"cfg_combine", check_cfg_combine},
     {"euler_step", check_euler_step},
+    {"copy", check_copy},
     {NULL, NULL},
 };
 

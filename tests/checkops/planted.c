@@ -460,6 +460,12 @@ static void euler_bf16_step(const ink_device *d, ink_tensor x, ink_tensor v, flo
     ink_ref_euler_step(d, x, v, ink_round_to_bf16(dt));
 }
 
+/* Rows as if they lay next to each other. */
+static void copy_packed(const ink_device *d, ink_tensor dst, ink_tensor x) {
+    x.stride = x.cols;
+    ink_ref_copy(d, dst, x);
+}
+
 /* -------------------------------------------------------------------------------------------------------------------------- */
 
 /* The ops that a check of `op` runs: the wrong one, and those that a fused one is compared with. */
@@ -532,11 +538,12 @@ static const struct planted {
     {"cfg_combine", "not rescaled", {.cfg_combine = cfg_not_rescaled}},
     {"cfg_combine", "one length for all rows", {.cfg_combine = cfg_global}},
     {"euler_step", "dt rounded to bf16", {.euler_step = euler_bf16_step}},
+    {"copy", "the stride of the source ignored", {.copy = copy_packed}},
 };
 
 /* Runs the check until the bug is found, or to its end. */
 static void look_for(checker *c, const struct planted *p) {
-    ink_device device = {"planted", &p->ops, NULL, c->threads[0], false};
+    ink_device device = {.tier = "planted", .ops = &p->ops, .threads = c->threads[0]};
     checker_begin(c, &device, p->op);
     if (setjmp(c->stop)) return;
     for (const family *f = families; f->op; f++)

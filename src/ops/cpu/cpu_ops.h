@@ -31,6 +31,7 @@ void ink_cpu_unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents,
                         int64_t width, int64_t patch);
 void ink_cpu_cfg_combine(const ink_device *d, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
 void ink_cpu_euler_step(const ink_device *d, ink_tensor x, ink_tensor v, float dt);
+void ink_cpu_copy(const ink_device *d, ink_tensor dst, ink_tensor x);
 
 static inline const ink_cpu_kernels *ink_cpu_kernels_of(const ink_device *d) { return d->kernels; }
 

@@ -77,3 +77,8 @@ void ink_cpu_euler_step(const ink_device *d, ink_tensor x, ink_tensor v, float d
     for (int64_t i = 0; i < x.rows; i++)
         for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] += dt * ink_row(v, i)[j];
 }
+
+void ink_cpu_copy(const ink_device *d, ink_tensor dst, ink_tensor x) {
+    (void)d;
+    for (int64_t i = 0; i < x.rows; i++) memcpy(ink_row(dst, i), ink_row(x, i), (size_t)x.cols * sizeof(float));
+}

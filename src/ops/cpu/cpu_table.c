@@ -20,4 +20,5 @@ const ink_ops ink_ops_cpu = {
     .unpatchify = ink_cpu_unpatchify,
     .cfg_combine = ink_cpu_cfg_combine,
     .euler_step = ink_cpu_euler_step,
+    .copy = ink_cpu_copy,
 };

@@ -36,6 +36,7 @@ void ink_ref_unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents,
                         int64_t width, int64_t patch);
 void ink_ref_cfg_combine(const ink_device *d, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
 void ink_ref_euler_step(const ink_device *d, ink_tensor x, ink_tensor v, float dt);
+void ink_ref_copy(const ink_device *d, ink_tensor dst, ink_tensor x);
 
 /* Element [row, col] of a weight of either type. */
 double ink_ref_weight_at(const ink_weight *w, int64_t row, int64_t col);

@@ -72,3 +72,9 @@ void ink_ref_euler_step(const ink_device *d, ink_tensor x, ink_tensor v, float d
     for (int64_t i = 0; i < x.rows; i++)
         for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] = (float)(ink_row(x, i)[j] + (double)dt * ink_row(v, i)[j]);
 }
+
+void ink_ref_copy(const ink_device *d, ink_tensor dst, ink_tensor x) {
+    (void)d;
+    for (int64_t i = 0; i < x.rows; i++)
+        for (int64_t j = 0; j < x.cols; j++) ink_row(dst, i)[j] = ink_row(x, i)[j];
+}

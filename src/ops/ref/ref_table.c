@@ -20,4 +20,5 @@ const ink_ops ink_ops_ref = {
     .unpatchify = ink_ref_unpatchify,
     .cfg_combine = ink_ref_cfg_combine,
     .euler_step = ink_ref_euler_step,
+    .copy = ink_ref_copy,
 };

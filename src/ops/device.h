@@ -1,0 +1,176 @@
+/*
+ * device.h - what a back end is: a table of the ops, a table for its memory if that is not the host's, and what it likes. C and C++
+ * read this file; it declares no functions, so that a back end can be a module of its own.
+ *
+ * Shapes stand in comments as [rows, cols]. dst may be the same view as a source only where the comment says "in place".
+ */
+#ifndef INK_OPS_DEVICE_H
+#define INK_OPS_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tensor/tensor.h"
+#include "tensor/weight.h"
+
+typedef enum ink_activation { INK_ACT_NONE, INK_ACT_GELU_TANH, INK_ACT_SILU } ink_activation;
+
+/* What `linear` does with x W^T before it stores: add bias, activate, multiply by gate, add to what dst holds. */
+typedef struct ink_linear_epilogue {
+    const ink_tensor *bias;    /* [1, out] or NULL */
+    ink_activation activation; /* after the bias */
+    const ink_tensor *gate;    /* [1, out] or NULL: per column, after the activation */
+    bool add_to_dst;           /* dst += v rather than dst = v */
+    const ink_tensor *low;     /* set by the wrapper, for a weight with a branch: [n, rank], x down^T; or x itself without down */
+    bool may_round;            /* set by the wrapper: x and low to bf16, where that is faster; else to two such numbers each */
+    void *packed;              /* set by the wrapper: ink_packed_bytes of memory that the implementation may use, aligned to 64 */
+} ink_linear_epilogue;
+
+/*
+ * What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. Those
+ * of a convolution have many parts, and are taken in smaller blocks.
+ */
+enum { INK_PACKED_ROWS = 2112, INK_PACKED_UNIT = 64 };
+static inline int64_t ink_packed_rows(int64_t n_parts) { return n_parts > 1 ? INK_PACKED_ROWS / 2 : INK_PACKED_ROWS; }
+
+enum { INK_MAX_HEAD_DIM = 4096 };
+
+/* Rows of a view that come in two runs: row i >= split lies `rows` rows further down than it otherwise would. {0, 0}: one run. */
+typedef struct ink_gap {
+    int64_t split, rows;
+} ink_gap;
+
+static inline float *ink_row_across(ink_tensor x, ink_gap gap, int64_t row) {
+    return ink_row(x, row < gap.split ? row : row + gap.rows);
+}
+
+typedef struct ink_attention_shape {
+    int64_t n_heads, n_kv_heads, head_dim; /* query head i uses key head i / (n_heads / n_kv_heads) */
+    float scale;                           /* of q.k before the softmax */
+    bool causal;                           /* query i sees keys 0..i */
+    ink_gap q_gap, kv_gap;                 /* of q and dst; of k and v. What lies inside a gap is neither read nor written */
+    bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
+} ink_attention_shape;
+
+/* A square convolution over pixels [height * width, channels], zero-padded. */
+typedef struct ink_conv_shape {
+    int64_t height, width; /* of the source */
+    int64_t kernel, stride;
+    int64_t pad_before, pad_after; /* above and left; below and right */
+    void *packed;                  /* as in ink_linear_epilogue, for kernel * kernel parts */
+} ink_conv_shape;
+
+static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
+    return (size + s.pad_before + s.pad_after - s.kernel) / s.stride + 1;
+}
+
+struct ink_device;
+
+/*
+ * The memory of a device that does not compute in the host's. Its addresses mean nothing to the host, but for shared ones. Work is
+ * queued, in order; a failure is kept until `failure` is asked.
+ */
+typedef struct ink_device_memory {
+    void *(*alloc)(const struct ink_device *, size_t bytes); /* NULL when there is none; released in any order */
+    void (*release)(const struct ink_device *, void *memory);
+    void *(*alloc_shared)(const struct ink_device *, size_t bytes); /* of the host, and read and written by the device: slow */
+    void (*release_shared)(const struct ink_device *, void *memory);
+    void (*upload)(const struct ink_device *, void *dst, const void *src, size_t bytes);   /* src is free when it returns */
+    void (*download)(const struct ink_device *, void *dst, const void *src, size_t bytes); /* dst is there when it returns */
+    void (*wait)(const struct ink_device *);                                               /* until all that was queued is done */
+    void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);
+    const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */
+    /*
+     * Recorded work. record_begin: what is queued from here on is kept instead of done; record_end gives it, or NULL where that is
+     * not possible; replay queues it, any number of times, on the addresses that were used.
+     */
+    bool (*record_begin)(const struct ink_device *);
+    void *(*record_end)(const struct ink_device *);
+    void (*replay)(const struct ink_device *, void *record);
+    void (*record_release)(const struct ink_device *, void *record);
+} ink_device_memory;
+
+/* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
+typedef struct ink_device {
+    const char *tier; /* "ref", "c", "avx2", "neon" ..., "cuda" */
+    const struct ink_ops *ops;
+    const void *kernels;             /* what the implementations of this table need of their tier; NULL for `ref` */
+    struct ink_threads *threads;     /* borrowed */
+    bool rounds_rows;                /* products round both sides to bf16, unless the weight is F32 or the caller says otherwise */
+    const ink_device_memory *memory; /* NULL: ops work in the host's memory */
+    bool rounds_scratch;             /* ink_scratch_rounded gives bf16, where the caller may round */
+    bool sides_together;             /* attention is fastest on rows that lie in one run */
+    int64_t mlp_rows;                /* that an MLP is best given at a time; 0: all */
+    void (*close)(struct ink_device *); /* NULL: nothing is to be closed */
+} ink_device;
+
+/*
+ * Implementations get checked shapes. On a device with rounds_scratch any tensor [n, ...] of activations may be BF16, and vectors
+ * [1, ...] too where their numbers have no more bits; elsewhere all are F32.
+ */
+typedef struct ink_ops {
+    /* dst [n, out] (=, or +=) act(x [n, in] W^T [out, in] + bias) * gate; a weight with a branch adds low [n, rank] up^T
+       [out, rank] to x W^T */
+    void (*linear)(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
+
+    /* dst [n, d] = LN(x [n, d]) * (1 + scale [1, d]) + shift [1, d];  LN(x) = (x - mean) / sqrt(var + eps), biased variance */
+    void (*layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
+
+    /* x [n, d] += gate [1, d] * y [n, d], in place; then dst = layernorm_modulate(x). dst may be y. */
+    void (*gated_residual_layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
+                                              ink_tensor scale, ink_tensor shift, float eps);
+
+    /* dst [n, d] = x [n, d] / sqrt(mean(x^2) + eps) * w [1, d]. In place allowed. */
+    void (*rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
+
+    /* x [n, d] += r [n, d], in place; then dst = rmsnorm(x). dst may be r. */
+    void (*residual_rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
+
+    /* Per head of x [n, heads * hd], in place: rmsnorm with w [1, hd], then rotate adjacent pairs (2k, 2k + 1) by the angle
+       whose cosine and sine are cos, sin [n, hd / 2]. */
+    void (*rmsnorm_rope)(const ink_device *, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
+                         float eps);
+
+    /* Per head of x [n, heads * hd], in place: rotate the pairs (k, k + hd / 2) by cos, sin [n, hd / 2]. */
+    void (*rope_half)(const ink_device *, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
+
+    /* dst [n, heads * hd] = softmax(scale q k^T) v, per head; q [n, heads * hd], k and v [m, kv_heads * hd]; causal: n == m */
+    void (*attention)(const ink_device *, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
+
+    /* dst [n, d] = silu(a [n, d]) * b [n, d]. In place allowed. */
+    void (*silu_mul)(const ink_device *, ink_tensor dst, ink_tensor a, ink_tensor b);
+
+    /* dst [oh * ow, out] = conv(x [height * width, in]) + bias [1, out] + residual [oh * ow, out] (if not NULL).
+       w [out, kernel * kernel * in], order (ky, kx, channel). residual may be dst. */
+    void (*conv2d)(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias,
+                   const ink_tensor *residual, ink_conv_shape shape);
+
+    /* dst [n, c] = x / max(|x|_2, 1e-12) * sqrt(c) * gamma [1, c], then silu if asked. In place allowed. */
+    void (*rmsnorm_channels)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
+
+    /* dst [2h * 2w, c] = each pixel of x [h * w, c] twice in both directions */
+    void (*upsample2x)(const ink_device *, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
+
+    /* dst [n, d] = table[ids[i]]; every id is inside the table */
+    void (*embed_rows)(const ink_device *, ink_tensor dst, const ink_weight *table, const int32_t *ids);
+
+    /* dst [n, 2m] = cos(1000 (t_i f_j)) for j < m, then sin; t [1, n]; f_j = exp(-ln(10000) j / m) */
+    void (*timestep_embed)(const ink_device *, ink_tensor dst, ink_tensor t);
+
+    /* dst [h * w, c] = latents [h/p * w/p, c * p * p] * std [1, c] + mean [1, c]; channel c * p * p + dy * p + dx of a token is
+       channel c of pixel (dy, dx) of its patch */
+    void (*unpatchify)(const ink_device *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
+                       int64_t width, int64_t patch);
+
+    /* dst [n, c] = m * |cond| / |m| per row, m = uncond + scale (cond - uncond). dst may be cond or uncond. */
+    void (*cfg_combine)(const ink_device *, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale);
+
+    /* x [n, c] += dt * v [n, c], in place */
+    void (*euler_step)(const ink_device *, ink_tensor x, ink_tensor v, float dt);
+
+    /* dst [n, d] = x [n, d] */
+    void (*copy)(const ink_device *, ink_tensor dst, ink_tensor x);
+} ink_ops;
+
+#endif
