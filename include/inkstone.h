@@ -60,7 +60,8 @@ typedef enum ink_status {
     INK_ERROR_UNSUPPORTED, /* a well-formed thing that this library does not run: another model family */
     INK_ERROR_MEMORY,      /* too little memory */
     INK_ERROR_CANCELLED,   /* ink_session_cancel, or a progress callback that returned non-zero */
-    INK_ERROR_INTERNAL     /* a defect of the library itself */
+    INK_ERROR_INTERNAL,    /* a defect of the library itself */
+    INK_ERROR_DEVICE       /* a GPU failed */
 } ink_status;
 
 /* Filled by every call that takes one: status INK_OK and an empty message on success. */
@@ -221,6 +222,7 @@ typedef struct ink_request {
      * read again at each step. The picture is the same. 0: no limit, unless the weights do not fit what is available.
      */
     int64_t ram_budget;
+    int64_t vram_budget;      /* the most of a GPU's memory; 0: what it can give */
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -260,6 +262,9 @@ typedef struct ink_memory_plan {
     int64_t blocks;          /* of the transformer ... */
     int64_t streamed_blocks; /* ... of which so many are read again at each step, */
     int64_t streamed_bytes;  /* ... and that many bytes */
+    /* With a GPU: weights and all of its memory at the fullest moment, and what it can give; 0 without. */
+    int64_t gpu_weight_bytes, gpu_peak_bytes, gpu_available_bytes;
+    int gpu_keeps_weights; /* for the next picture; else each network leaves after its use */
 } ink_memory_plan;
 
 /* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY (also a
@@ -274,12 +279,18 @@ typedef struct ink_image ink_image;
 typedef struct ink_session_options {
     int64_t threads; /* 0: one per core this process may use */
     const char *cpu; /* NULL or "auto": the best tier here; or the name of a tier, such as "ref", "c", "avx2", "neon" */
+    const char
+        *backend; /* "cpu", "cuda", or "cuda:1" for another GPU; NULL or "auto": a GPU if one can be used and no tier is named */
 } ink_session_options;
 
 /* The session borrows the model, which must outlive it. options may be NULL. */
 INK_API ink_status ink_session_create(ink_session **session, ink_model *model, const ink_session_options *options,
                                       ink_error *error);
 INK_API void ink_session_destroy(ink_session **session);
+
+/* As ink_plan, for the session that is to draw, whose GPU, if it has one, holds the weights. */
+INK_API ink_status ink_session_plan(ink_memory_plan *plan, const ink_session *session, const ink_request *request,
+                                    ink_error *error);
 
 /* Makes the running ink_generate, or if none runs the next one, return INK_ERROR_CANCELLED soon. Safe in a signal handler and from
    any thread. */
@@ -293,8 +304,11 @@ typedef struct ink_stats {
     double total_seconds;
     int64_t peak_bytes; /* weights and scratch of our own, as counted */
     int64_t threads;
-    const char *cpu; /* tier that ran; static storage */
+    const char *cpu; /* tier that ran, "cuda" for a GPU; static storage */
 } ink_stats;
+
+/* Why "auto" took no GPU; NULL when it did, or was not asked. Valid while the session is. */
+INK_API const char *ink_session_no_gpu(const ink_session *session);
 
 /* Of the last ink_generate of this session. */
 INK_API void ink_session_stats(ink_stats *stats, const ink_session *session);
@@ -423,6 +437,7 @@ typedef struct ink_bench_case {
     int picture;                  /* whether a whole picture was drawn */
     /* The passes of a step go through each block together: forward is a step divided by batch. */
     ink_bench_time text, modulation, step, forward, block, decode;
+    ink_bench_time floor; /* of forward, on a GPU: its products and attentions alone, run in turn with it */
     double total_seconds; /* of a whole picture: all phases, without filling; else 0 */
     double fill_seconds;  /* making the random weights, in no other figure */
     int64_t weight_bytes; /* the most held at a time: of weights, of scratch, of both together, as counted */
@@ -451,7 +466,7 @@ typedef struct ink_bench_options {
     unsigned phases;     /* INK_BENCH_..., 0: all; without effect on a whole picture */
     int picture;         /* draw whole pictures, phase by phase, as ink_generate does */
     int64_t threads;     /* as in ink_session_options */
-    const char *cpu;
+    const char *cpu, *backend;
     ink_progress_fn progress; /* may be NULL. Return non-zero to cancel. LOAD counts bytes of random weights. */
     /* Called for each case when it is complete, all sizes of a precision together. Valid during the call. */
     void (*result)(void *user, const ink_bench_case *result);

@@ -35,7 +35,13 @@ ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t
 
 ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
     ink_status status = ink_request_check(request, model, error);
-    return status == INK_OK ? ink_generate_plan(plan, model, request, error) : status;
+    return status == INK_OK ? ink_generate_plan(plan, model, NULL, request, error) : status;
+}
+
+ink_status ink_session_plan(ink_memory_plan *plan, const ink_session *session, const ink_request *request, ink_error *error) {
+    const ink_device *device = session->device.memory ? &session->device : NULL;
+    ink_status status = ink_request_check(request, session->model, error);
+    return status == INK_OK ? ink_generate_plan(plan, session->model, device, request, error) : status;
 }
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */
@@ -51,6 +57,21 @@ static ink_status fail_tier(const char *tier, const char *why, ink_error *error)
     return ink_fail(error, INK_ERROR_ARGUMENT, "CPU tier \"%.60s\": %s, expected one of %s", tier, why, known);
 }
 
+/* A GPU that was asked for by name must be there; "auto" does without, and remembers why. */
+static ink_status open_device(ink_session *session, const ink_session_options *options, ink_error *error) {
+    const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
+    const char *backend = options && options->backend ? options->backend : ink_env("INK_BACKEND");
+    bool any = !backend || strcmp(backend, "auto") == 0, gpu = backend && strncmp(backend, "cuda", 4) == 0;
+    if (!any && !gpu && strcmp(backend, "cpu") != 0)
+        return ink_fail(error, INK_ERROR_ARGUMENT, "back end \"%.60s\": expected auto, cpu, cuda or cuda:N", backend);
+    if ((any && !tier) || gpu) {
+        if (ink_device_open(&session->device, gpu ? backend : "cuda", session->threads, &why)) return INK_OK;
+        snprintf(session->no_gpu, sizeof session->no_gpu, "%s", why);
+        if (gpu) return ink_fail(error, INK_ERROR_DEVICE, "back end %.60s cannot be used: %s", backend, session->no_gpu);
+    }
+    return ink_device_open(&session->device, tier, session->threads, &why) ? INK_OK : fail_tier(tier, why, error);
+}
+
 static ink_status open_session(ink_session *session, const ink_session_options *options, ink_error *error) {
     int64_t n = options ? options->threads : 0;
     if (n < 0 || n > MAX_THREADS)
@@ -60,8 +81,9 @@ static ink_status open_session(ink_session *session, const ink_session_options *
     session->threads = ink_threads_create(n);
     if (!session->threads) return ink_fail(error, INK_ERROR_MEMORY, "%lld threads cannot be created", (long long)n);
 
-    const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
-    if (!ink_device_open(&session->device, tier, session->threads, &why)) return fail_tier(tier, why, error);
+    ink_status status = open_device(session, options, error);
+    if (status != INK_OK) return status;
+    const char *why = NULL;
     if (!ink_device_open(&session->definition, "ref", session->threads, &why))
         return ink_fail(error, INK_ERROR_INTERNAL, "CPU tier \"ref\": %s", why);
     session->check = ink_env_flag("INK_CHECK");
@@ -87,6 +109,8 @@ ink_status ink_session_create(ink_session **session, ink_model *model, const ink
 
 void ink_session_destroy(ink_session **session) {
     if (!*session) return;
+    ink_networks_release(&(*session)->networks, &(*session)->device);
+    ink_device_close(&(*session)->device);
     ink_threads_destroy((*session)->threads);
     if ((*session)->trace) fclose((*session)->trace);
     ink_free(*session);
@@ -94,6 +118,8 @@ void ink_session_destroy(ink_session **session) {
 }
 
 void ink_session_cancel(ink_session *session) { atomic_store(&session->cancel, 1); }
+
+const char *ink_session_no_gpu(const ink_session *session) { return session->no_gpu[0] ? session->no_gpu : NULL; }
 
 void ink_session_stats(ink_stats *stats, const ink_session *session) { *stats = session->stats; }
 
@@ -112,19 +138,4 @@ ink_status ink_generate(ink_session *session, const ink_request *request, ink_im
     }
     ink_stages_release(&stages);
     return status;
-}
-
-/* ---- image ----------------------------------------------------------------------------------------------------------- */
-
-int64_t ink_image_width(const ink_image *image) { return image->width; }
-
-int64_t ink_image_height(const ink_image *image) { return image->height; }
-
-const uint8_t *ink_image_pixels(const ink_image *image) { return image->pixels; }
-
-void ink_image_destroy(ink_image **image) {
-    if (!*image) return;
-    ink_free((*image)->pixels);
-    ink_free(*image);
-    *image = NULL;
 }

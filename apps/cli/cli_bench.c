@@ -1,6 +1,7 @@
 /* cli_bench.c - inkstone bench: random weights of the real sizes, timed; a table for people, a line of JSON for each case. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli_commands.h"
 #include "common/interrupt.h"
@@ -56,6 +57,8 @@ static json_t *case_to_json(const ink_bench_case *c, int64_t runs) {
     json_object_set_new(root, "seconds_per_block_min", known(c->block.min));
     json_object_set_new(root, "seconds_per_step", known(c->step.median));
     json_object_set_new(root, "seconds_per_step_min", known(c->step.min));
+    json_object_set_new(root, "floor_seconds_per_forward", known(c->floor.median));
+    json_object_set_new(root, "floor_seconds_per_forward_min", known(c->floor.min));
     json_object_set_new(root, "tflops", known(1e-12 * rate(c->forward)));
     json_object_set_new(root, "gflop_per_block", known(1e-9 * c->block.flops));
     json_object_set_new(root, "extrapolated_blocks", c->blocks < c->whole_blocks ? json_integer(c->whole_blocks) : json_null());
@@ -79,6 +82,10 @@ static json_t *case_to_json(const ink_bench_case *c, int64_t runs) {
 /* ---- the table ---- */
 
 static void print_machine(const ink_bench_case *c) {
+    if (strcmp(c->backend, "cpu") != 0) {
+        puts("On the GPU. Random weights. Seconds: median and best; the rate is that of the median.");
+        return;
+    }
     printf("%s, tier %s, %" PRId64 " thread%s; memory: %.1f GB/s read, %.1f GB/s copied\n", c->backend, c->tier, c->threads,
            c->threads == 1 ? "" : "s", 1e-9 * c->read_bytes_per_second, 1e-9 * c->copy_bytes_per_second);
     puts("Random weights. Seconds: median and best; the rate is that of the median, and its part of the tier's");
@@ -106,6 +113,11 @@ static void print_case(const ink_bench_case *c) {
     snprintf(name, sizeof name, "step of %" PRId64 " pass%s", c->batch, c->batch == 1 ? "" : "es");
     print_time(c, name, c->step, "");
     print_time(c, "forward", c->forward, "");
+    if (c->floor.median > 0) {
+        char times[32];
+        snprintf(times, sizeof times, "forward = %.3f x", c->forward.median / c->floor.median);
+        print_time(c, "its products alone (floor)", c->floor, times);
+    }
     print_time(c, "block", c->block, "");
     print_time(c, "decode", c->decode, "");
     if (c->picture)
@@ -169,6 +181,7 @@ int cli_bench(const cli_options *options) {
                                      .picture = options->given[CLI_PICTURE] != NULL,
                                      .threads = options->threads,
                                      .cpu = options->given[CLI_CPU],
+                                     .backend = options->given[CLI_BACKEND],
                                      .progress = show_progress,
                                      .result = show_case,
                                      .user = &b};

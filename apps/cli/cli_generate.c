@@ -33,9 +33,9 @@ typedef struct job {
 } job;
 
 /* The options that become part of the request, in the order in which they are applied. */
-static const cli_option_id request_options[] = {CLI_PRESET, CLI_LORA_MERGE,  CLI_PROMPT,    CLI_NEGATIVE, CLI_NO_NEGATIVE,
-                                                CLI_WIDTH,  CLI_HEIGHT,      CLI_STEPS,     CLI_GUIDANCE, CLI_SEED,
-                                                CLI_RNG,    CLI_NOISE_DTYPE, CLI_RAM_BUDGET};
+static const cli_option_id request_options[] = {CLI_PRESET, CLI_LORA_MERGE,  CLI_PROMPT,     CLI_NEGATIVE,   CLI_NO_NEGATIVE,
+                                                CLI_WIDTH,  CLI_HEIGHT,      CLI_STEPS,      CLI_GUIDANCE,   CLI_SEED,
+                                                CLI_RNG,    CLI_NOISE_DTYPE, CLI_RAM_BUDGET, CLI_VRAM_BUDGET};
 enum { N_REQUEST_OPTIONS = sizeof request_options / sizeof *request_options };
 
 static const char *given(const job *run, cli_option_id id) { return run->options.given[id]; }
@@ -173,7 +173,7 @@ static ink_status build_request(job *run, ink_error *error) {
     if (seed_is_random(run)) status = random_seed(&request->seed, error);
     if (status != INK_OK) return status;
     /* The plan also reads the prompts and the LoRA files, which ink_request_check does not. */
-    status = ink_plan(&run->plan, run->engine.model, request, error);
+    status = ink_session_plan(&run->plan, run->engine.session, request, error);
     if (status != INK_OK) {
         name_the_option(run, error);
         return status;
@@ -260,8 +260,21 @@ static void say_streamed(char *text, size_t size, const ink_memory_plan *plan) {
     if (plan->budget_bytes > 0) snprintf(text + n, size - (size_t)n, ", all within %s", app_show_bytes(budget, plan->budget_bytes));
 }
 
+static void note_gpu_memory(const job *run) {
+    const ink_memory_plan *plan = &run->plan;
+    char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];
+    cli_note(&run->options, "memory of the GPU: %s needed (weights %s%s, scratch %s), %s available",
+             app_show_bytes(needed, plan->gpu_peak_bytes), app_show_bytes(weights, plan->gpu_weight_bytes),
+             plan->gpu_keeps_weights ? "" : ", one network at a time", app_show_bytes(scratch, plan->scratch_bytes),
+             app_show_bytes(has, plan->gpu_available_bytes));
+}
+
 static void note_memory(const job *run) {
     const ink_memory_plan *plan = &run->plan;
+    if (plan->gpu_peak_bytes > 0) {
+        note_gpu_memory(run);
+        return;
+    }
     char streamed[160];
     say_streamed(streamed, sizeof streamed, plan);
     char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];

@@ -5,26 +5,26 @@
 #include "cli/cli_commands.h"
 
 static const cli_option_id generate_options[] = {
-    CLI_PROMPT,   CLI_NEGATIVE,   CLI_NO_NEGATIVE, CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,        CLI_TOKENIZER,
-    CLI_OUTPUT,   CLI_WIDTH,      CLI_HEIGHT,      CLI_STEPS, CLI_GUIDANCE,        CLI_SEED,         CLI_AGAIN,      CLI_LORA,
-    CLI_NO_LORA,  CLI_LORA_MERGE, CLI_PRESET,      CLI_RNG,   CLI_NOISE_DTYPE,     CLI_PRECISION,    CLI_RAM_BUDGET, CLI_THREADS,
-    CLI_CPU,      CLI_DUMP,       CLI_NO_METADATA, CLI_JSON,  CLI_QUIET,           CLI_HELP,         CLI_VERSION,    CLI_HELP_ENV,
-    CLI_N_OPTIONS};
+    CLI_PROMPT,      CLI_NEGATIVE,   CLI_NO_NEGATIVE, CLI_MODEL,       CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
+    CLI_TOKENIZER,   CLI_OUTPUT,     CLI_WIDTH,       CLI_HEIGHT,      CLI_STEPS,           CLI_GUIDANCE,     CLI_SEED,
+    CLI_AGAIN,       CLI_LORA,       CLI_NO_LORA,     CLI_LORA_MERGE,  CLI_PRESET,          CLI_RNG,          CLI_NOISE_DTYPE,
+    CLI_PRECISION,   CLI_RAM_BUDGET, CLI_BACKEND,     CLI_VRAM_BUDGET, CLI_THREADS,         CLI_CPU,          CLI_DUMP,
+    CLI_NO_METADATA, CLI_JSON,       CLI_QUIET,       CLI_HELP,        CLI_VERSION,         CLI_HELP_ENV,     CLI_N_OPTIONS};
 static const cli_option_id tokenize_options[] = {CLI_MODEL, CLI_STDIN, CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
 static const cli_option_id inspect_options[] = {CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE, CLI_TOKENIZER, CLI_JSON,
                                                 CLI_HELP,  CLI_N_OPTIONS};
-static const cli_option_id verify_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,
-                                               CLI_TOKENIZER, CLI_PRECISION,       CLI_THREADS,      CLI_CPU,
-                                               CLI_JSON,      CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
+static const cli_option_id verify_options[] = {
+    CLI_MODEL, CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,      CLI_TOKENIZER, CLI_PRECISION, CLI_BACKEND, CLI_THREADS, CLI_CPU,
+    CLI_JSON,  CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
 static const cli_option_id quantize_options[] = {CLI_MODEL,  CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER,
                                                  CLI_FOLDER, CLI_PRECISION,       CLI_KEEP,         CLI_CALIBRATE, CLI_THREADS,
                                                  CLI_JSON,   CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
 static const cli_option_id plan_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,      CLI_TOKENIZER,
                                              CLI_WIDTH,     CLI_HEIGHT,          CLI_STEPS,        CLI_GUIDANCE, CLI_NEGATIVE,
                                              CLI_PRECISION, CLI_RAM_BUDGET,      CLI_JSON,         CLI_HELP,     CLI_N_OPTIONS};
-static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,   CLI_PRECISIONS, CLI_BATCH, CLI_TEXT_TOKENS,
-                                              CLI_PHASES,    CLI_REPEAT, CLI_PICTURE,    CLI_STEPS, CLI_THREADS,
-                                              CLI_CPU,       CLI_JSON,   CLI_QUIET,      CLI_HELP,  CLI_N_OPTIONS};
+static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,    CLI_PRECISIONS, CLI_BATCH,    CLI_TEXT_TOKENS, CLI_PHASES,
+                                              CLI_REPEAT,    CLI_PICTURE, CLI_STEPS,      CLI_BACKEND,  CLI_THREADS,     CLI_CPU,
+                                              CLI_JSON,      CLI_QUIET,   CLI_HELP,       CLI_N_OPTIONS};
 static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
                                              CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};

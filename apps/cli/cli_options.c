@@ -60,6 +60,10 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_RAM_BUDGET] = {0, "ram-budget", "SIZE",
                         "memory to keep within, such as 8G or 500M: what does\n"
                         "not fit is read from the files again at each step"},
+    [CLI_BACKEND] = {0, "backend", "NAME",
+                     "where to compute: cpu, cuda, cuda:N for another GPU, or\n"
+                     "auto, a GPU if one can be used (default)"},
+    [CLI_VRAM_BUDGET] = {0, "vram-budget", "SIZE", "the most of the GPU's memory to use, such as 30G"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
     [CLI_CPU] = {0, "cpu", "TIER", "instruction set: ref, c, avx2, amx ... (default: best)"},
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},
@@ -168,9 +172,9 @@ static ink_status store_threads(cli_options *options, const char *value, ink_err
     return refuse_value(CLI_THREADS, value, "a number of threads, at least 1", error);
 }
 
-static ink_status store_budget(cli_options *options, const char *value, ink_error *error) {
-    if (app_parse_bytes(value, &options->request.ram_budget) && options->request.ram_budget > 0) return INK_OK;
-    return refuse_value(CLI_RAM_BUDGET, value, "a size such as 8G, 1.5G or 500M", error);
+static ink_status store_budget(cli_option_id id, const char *value, int64_t *budget, ink_error *error) {
+    if (app_parse_bytes(value, budget) && *budget > 0) return INK_OK;
+    return refuse_value(id, value, "a size such as 8G, 1.5G or 500M", error);
 }
 
 static bool is_no_number(const char *text) {
@@ -272,7 +276,8 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_STEPS: return store_int(id, value, &request->steps, error);
     case CLI_SEED: return store_seed(options, value, error);
     case CLI_THREADS: return store_threads(options, value, error);
-    case CLI_RAM_BUDGET: return store_budget(options, value, error);
+    case CLI_RAM_BUDGET: return store_budget(id, value, &request->ram_budget, error);
+    case CLI_VRAM_BUDGET: return store_budget(id, value, &request->vram_budget, error);
     case CLI_JOBS: return store_count(id, value, 32, &options->jobs, error);
     case CLI_TRIES: return store_count(id, value, 1000, &options->tries, error);
     case CLI_TIMEOUT: return store_count(id, value, 3600, &options->timeout_seconds, error);
@@ -339,6 +344,7 @@ void cli_options_apply(const cli_options *options, cli_option_id id, ink_request
     case CLI_LORA_MERGE: request->merge_loras = 1; break;
     case CLI_RNG: copy_rng(request, &options->request); break;
     case CLI_RAM_BUDGET: request->ram_budget = options->request.ram_budget; break;
+    case CLI_VRAM_BUDGET: request->vram_budget = options->request.vram_budget; break;
     case CLI_NOISE_DTYPE: request->noise_dtype = options->request.noise_dtype; break;
     default: break;
     }

@@ -35,6 +35,8 @@ typedef enum cli_option_id {
     CLI_NOISE_DTYPE,
     CLI_PRECISION,
     CLI_RAM_BUDGET,
+    CLI_BACKEND,
+    CLI_VRAM_BUDGET,
     CLI_THREADS,
     CLI_CPU,
     CLI_DUMP,

@@ -132,7 +132,7 @@ ink_status cli_open_model(cli_engine *engine, const cli_options *options, const 
 }
 
 ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error) {
-    ink_session_options session_options = {.threads = options->threads, .cpu = cpu};
+    ink_session_options session_options = {.threads = options->threads, .cpu = cpu, .backend = options->given[CLI_BACKEND]};
     ink_status status = ink_session_create(&engine->session, engine->model, &session_options, error);
     if (status != INK_OK) return status;
     app_interrupt_watch(engine->session);

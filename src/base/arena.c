@@ -16,8 +16,12 @@ bool ink_arena_create(ink_arena *arena, size_t size) {
 
 void ink_arena_create_dry(ink_arena *arena) { *arena = (ink_arena){.size = SIZE_MAX}; }
 
+void ink_arena_create_over(ink_arena *arena, void *memory, size_t size) {
+    *arena = (ink_arena){.memory = memory, .size = size, .borrowed = true};
+}
+
 void ink_arena_destroy(ink_arena *arena) {
-    ink_free(arena->memory);
+    if (!arena->borrowed) ink_free(arena->memory);
     *arena = (ink_arena){0};
 }
 

@@ -11,17 +11,20 @@
 #include <stddef.h>
 
 typedef struct ink_arena {
-    unsigned char *memory; /* owned; NULL for a dry arena */
+    unsigned char *memory; /* NULL for a dry arena */
     size_t size;           /* of memory; SIZE_MAX for a dry arena */
     size_t used;
     size_t peak;   /* the most that was ever used */
-    bool poison;   /* fill what is handed out with NaN bytes */
+    bool borrowed; /* the memory is another's, and perhaps not the host's */
+    bool poison;   /* fill what is handed out with NaN bytes; of memory of the host */
     bool overflow; /* an allocation did not fit */
 } ink_arena;
 
 /* False when there is no memory. */
 bool ink_arena_create(ink_arena *arena, size_t size);
 void ink_arena_create_dry(ink_arena *arena);
+/* Over memory that the caller keeps, aligned to 64 bytes. */
+void ink_arena_create_over(ink_arena *arena, void *memory, size_t size);
 void ink_arena_destroy(ink_arena *arena);
 
 /* What ink_arena_take uses of the arena. */

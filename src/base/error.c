@@ -47,6 +47,7 @@ const char *ink_status_name(ink_status status) {
     case INK_ERROR_MEMORY: return "memory";
     case INK_ERROR_CANCELLED: return "cancelled";
     case INK_ERROR_INTERNAL: return "internal";
+    case INK_ERROR_DEVICE: return "device";
     }
     return "unknown";
 }

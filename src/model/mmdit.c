@@ -119,6 +119,15 @@ void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *
     ink_arena_release(c->arena, mark);
 }
 
+void ink_modulation_copy_step(ink_ctx *c, const ink_modulation *dst, const ink_modulation *src, int64_t step) {
+    /* Of every block and stream one row in n_steps. */
+    ink_tensor rows = ink_rows(src->blocks, step, 1);
+    rows.rows = dst->blocks.rows;
+    rows.stride = src->n_steps * src->blocks.stride;
+    ink_copy(c, dst->blocks, rows);
+    ink_copy(c, dst->out, ink_rows(src->out, step, 1));
+}
+
 /* The six vectors of one stream in one block at one step, each [1, dim]. */
 typedef struct block_modulation {
     ink_tensor shift1, scale1, gate1, shift2, scale2, gate2;
@@ -160,10 +169,52 @@ static tokens tokens_of(const tokens *all, int64_t first, int64_t n) {
                     ink_rows(all->attended, first, n), ink_rows(all->cos, first, n), ink_rows(all->sin, first, n)};
 }
 
-/* Where the tokens of a side stand: its text in the first half of the buffer, its image in the second. */
+/* Where the tokens of a side stand in the buffer, and its text in the tables of angles. */
 typedef struct place {
-    int64_t first_txt, n_txt, first_img;
+    int64_t first_txt, n_txt, first_img, txt_angles;
 } place;
+
+/* What is done to a stream is done to these runs of rows. */
+typedef struct layout {
+    place sides[INK_MAX_SIDES];
+    tokens txt[INK_MAX_SIDES], img;
+    int n_sides, n_txt_runs;
+    int64_t n_img, n;
+} layout;
+
+static layout places_of(const ink_mmdit_input *input, bool together) {
+    layout l = {.n_sides = input->n_sides, .n_img = input->latents.rows};
+    int64_t n_txt = 0;
+    for (int i = 0; i < l.n_sides; i++) {
+        l.sides[i] = (place){.first_txt = n_txt, .n_txt = input->text[i].rows, .txt_angles = n_txt};
+        n_txt += l.sides[i].n_txt;
+    }
+    for (int i = 0; i < l.n_sides; i++) l.sides[i].first_img = n_txt + i * l.n_img;
+    l.n = n_txt + l.n_sides * l.n_img;
+    l.n_txt_runs = 1;
+    if (!together || l.n_sides < 2) return l;
+    l.n_txt_runs = 2;
+    l.sides[0].first_img = l.sides[0].n_txt;
+    l.sides[1].first_img = l.sides[0].first_img + l.n_img;
+    l.sides[1].first_txt = l.sides[1].first_img + l.n_img;
+    return l;
+}
+
+/* The angles of all tokens where the layout has them. */
+static void place_angles(ink_ctx *c, const layout *l, tokens *all, const ink_mmdit_input *input) {
+    all->cos = input->cos;
+    all->sin = input->sin;
+    if (l->n_txt_runs == 1) return;
+    all->cos = ink_scratch(c, l->n, input->cos.cols);
+    all->sin = ink_scratch(c, l->n, input->sin.cols);
+    int64_t img_angles = l->n - l->n_sides * l->n_img, n_img = l->n_sides * l->n_img;
+    for (const place *side = l->sides; side < l->sides + l->n_sides; side++) {
+        ink_copy(c, ink_rows(all->cos, side->first_txt, side->n_txt), ink_rows(input->cos, side->txt_angles, side->n_txt));
+        ink_copy(c, ink_rows(all->sin, side->first_txt, side->n_txt), ink_rows(input->sin, side->txt_angles, side->n_txt));
+    }
+    ink_copy(c, ink_rows(all->cos, l->sides[0].first_img, n_img), ink_rows(input->cos, img_angles, n_img));
+    ink_copy(c, ink_rows(all->sin, l->sides[0].first_img, n_img), ink_rows(input->sin, img_angles, n_img));
+}
 
 /* Queries, keys and values of one stream. */
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
@@ -185,7 +236,7 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     int64_t most = c->device->mlp_rows > 0 ? c->device->mlp_rows : t->x.rows;
     int64_t n_blocks = (t->x.rows + most - 1) / most, n = (t->x.rows + n_blocks - 1) / n_blocks;
     size_t mark = ink_arena_mark(c->arena);
-    ink_tensor hidden = ink_scratch(c, n, s->mlp_up.rows);
+    ink_tensor hidden = ink_scratch_rounded(c, n, s->mlp_up.rows);
     for (int64_t first = 0; first < t->x.rows; first += n) {
         if (n > t->x.rows - first) n = t->x.rows - first;
         hidden.rows = n;
@@ -197,18 +248,20 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     ink_arena_release(c->arena, mark);
 }
 
-/* Of each side, the text and the image look at each other: rows that lie in two runs. Or the image alone looks at both. */
-static void attend(ink_ctx *c, const ink_mmdit_config *config, const tokens *all, const place *sides, int n_sides, int64_t n_img,
-                   bool image_only) {
+/* Of each side, the text and the image look at each other: rows that lie in one run or in two. Or the image alone looks at both. */
+static void attend(ink_ctx *c, const ink_mmdit_config *config, const tokens *all, const layout *l, bool image_only) {
     int64_t d = config->dim;
     ink_attention_shape heads = {.n_heads = config->n_heads,
                                  .n_kv_heads = config->n_heads,
                                  .head_dim = config->head_dim,
                                  .scale = (float)(1.0 / sqrt((double)config->head_dim))};
-    for (const place *side = sides; side < sides + n_sides; side++) {
-        tokens both = tokens_of(all, side->first_txt, side->n_txt + n_img);
-        tokens asking = image_only ? tokens_of(all, side->first_img, n_img) : both;
-        heads.kv_gap = (ink_gap){side->n_txt, side->first_img - side->first_txt - side->n_txt};
+    for (const place *side = l->sides; side < l->sides + l->n_sides; side++) {
+        bool img_first = side->first_img < side->first_txt;
+        int64_t first = img_first ? side->first_img : side->first_txt, n_first = img_first ? l->n_img : side->n_txt;
+        int64_t second = img_first ? side->first_txt : side->first_img;
+        tokens both = tokens_of(all, first, side->n_txt + l->n_img);
+        tokens asking = image_only ? tokens_of(all, side->first_img, l->n_img) : both;
+        heads.kv_gap = (ink_gap){n_first, second - first - n_first};
         heads.q_gap = image_only ? (ink_gap){0, 0} : heads.kv_gap;
         ink_attention(c, asking.attended, ink_cols(asking.qkv, 0, d), ink_cols(both.qkv, d, d), ink_cols(both.qkv, 2 * d, d),
                       heads);
@@ -216,58 +269,57 @@ static void attend(ink_ctx *c, const ink_mmdit_config *config, const tokens *all
 }
 
 /* Text states and latents of all sides, as the network's channels. */
-static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, const place *sides, const tokens *all,
-                  const tokens *txt) {
+static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, const layout *l, const tokens *all) {
     size_t mark = ink_arena_mark(c->arena);
-    ink_tensor normed = ink_scratch(c, txt->x.rows, m->config->joint_dim);
-    for (int i = 0; i < input->n_sides; i++) {
-        ink_rmsnorm(c, ink_rows(normed, sides[i].first_txt, sides[i].n_txt), input->text[i], m->txt_norm, EPS);
-        ink_linear(c, ink_rows(all->x, sides[i].first_img, input->latents.rows), input->latents, &m->img_in,
+    int64_t n_txt = l->n - l->n_sides * l->n_img, first = 0;
+    ink_tensor normed = ink_scratch_rounded(c, n_txt, m->config->joint_dim);
+    for (int i = 0; i < l->n_sides; i++) {
+        const place *side = &l->sides[i];
+        ink_rmsnorm(c, ink_rows(normed, side->txt_angles, side->n_txt), input->text[i], m->txt_norm, EPS);
+        ink_linear(c, ink_rows(all->x, side->first_img, l->n_img), input->latents, &m->img_in,
                    (ink_linear_epilogue){.bias = &m->img_in_bias});
     }
-    ink_linear(c, txt->x, normed, &m->txt_in, (ink_linear_epilogue){.bias = &m->txt_in_bias});
+    for (int i = 0; i < l->n_txt_runs; i++) {
+        ink_linear(c, l->txt[i].x, ink_rows(normed, first, l->txt[i].x.rows), &m->txt_in,
+                   (ink_linear_epilogue){.bias = &m->txt_in_bias});
+        first += l->txt[i].x.rows;
+    }
     ink_arena_release(c->arena, mark);
 }
 
 void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_mmdit_input *input,
                        const ink_modulation *modulation, int64_t step) {
     const ink_mmdit_config *config = m->config;
-    const int n_sides = input->n_sides;
-    int64_t d = config->dim, n_img = input->latents.rows, n_txt = 0;
-    place sides[INK_MAX_SIDES];
-    for (int i = 0; i < n_sides; i++) {
-        sides[i] = (place){.first_txt = n_txt, .n_txt = input->text[i].rows};
-        n_txt += sides[i].n_txt;
-    }
-    for (int i = 0; i < n_sides; i++) sides[i].first_img = n_txt + i * n_img;
-
+    int64_t d = config->dim;
+    layout l = places_of(input, c->device->sides_together);
     size_t mark = ink_arena_mark(c->arena);
-    int64_t n = n_txt + n_sides * n_img;
-    tokens all = {.x = ink_scratch(c, n, d),
-                  .y = ink_scratch(c, n, d),
-                  .qkv = ink_scratch(c, n, 3 * d),
-                  .attended = ink_scratch(c, n, d),
-                  .cos = input->cos,
-                  .sin = input->sin};
-    tokens txt = tokens_of(&all, 0, n_txt), img = tokens_of(&all, n_txt, n_sides * n_img);
-    embed(c, m, input, sides, &all, &txt);
+    tokens all = {.x = ink_scratch(c, l.n, d),
+                  .y = ink_scratch_rounded(c, l.n, d),
+                  .qkv = ink_scratch_rounded(c, l.n, 3 * d),
+                  .attended = ink_scratch_rounded(c, l.n, d)};
+    place_angles(c, &l, &all, input);
+    int64_t n_img = l.n_sides * l.n_img;
+    l.img = tokens_of(&all, l.sides[0].first_img, n_img);
+    for (int i = 0; i < l.n_txt_runs; i++)
+        l.txt[i] = tokens_of(&all, l.sides[i].first_txt, l.n_txt_runs > 1 ? l.sides[i].n_txt : l.n - n_img);
+    embed(c, m, input, &l, &all);
 
     for (int64_t i = 0; i < config->n_layers; i++) {
-        const ink_mmdit_block *block = acquire(c, m, i, step == modulation->n_steps - 1);
+        const ink_mmdit_block *block = acquire(c, m, i, input->last);
         /* Of the last block only the image goes on: its text is no longer asked for. */
         bool last = i == config->n_layers - 1;
         block_modulation txt_mod = modulation_at(modulation, i, TXT, step, d), img_mod = modulation_at(modulation, i, IMG, step, d);
-        project_qkv(c, config, &block->txt, &txt, &txt_mod);
-        project_qkv(c, config, &block->img, &img, &img_mod);
-        attend(c, config, &all, sides, n_sides, n_img, last);
-        finish_stream(c, &block->img, &img, &img_mod);
-        if (!last) finish_stream(c, &block->txt, &txt, &txt_mod);
+        for (int j = 0; j < l.n_txt_runs; j++) project_qkv(c, config, &block->txt, &l.txt[j], &txt_mod);
+        project_qkv(c, config, &block->img, &l.img, &img_mod);
+        attend(c, config, &all, &l, last);
+        finish_stream(c, &block->img, &l.img, &img_mod);
+        for (int j = 0; j < l.n_txt_runs && !last; j++) finish_stream(c, &block->txt, &l.txt[j], &txt_mod);
         ink_residency_release(m->binder->residency, i);
     }
 
     /* Here the scale comes first, unlike in the blocks. */
     ink_tensor out = ink_rows(modulation->out, step, 1);
-    ink_layernorm_modulate(c, img.y, img.x, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
-    ink_linear(c, velocity, img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
+    ink_layernorm_modulate(c, l.img.y, l.img.x, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
+    ink_linear(c, velocity, l.img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
     ink_arena_release(c->arena, mark);
 }

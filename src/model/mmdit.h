@@ -7,7 +7,10 @@
  *
  *     text of side 0 | text of side 1 | image of side 0 | image of side 1
  *
- * What is done to a stream is one call for both sides; attention is one call for each side, whose rows lie in two runs.
+ * What is done to a stream is one call for both sides; attention is one call for each side, whose rows lie in two runs. Where a
+ * device wants those in one run (sides_together), it is the texts that are two calls:
+ *
+ *     text of side 0 | image of side 0 | image of side 1 | text of side 1
  *
  * What depends on the time alone, the modulation (shift, scale and gate of every block), is computed for all steps at once, before
  * the first: ink_mmdit_modulate. Its weights, a third of the model, are loaded block by block for that and then released.
@@ -52,6 +55,9 @@ typedef struct ink_modulation {
 /* Room for it in the context's arena. */
 ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, int64_t n_steps);
 
+/* The vectors of one step, as those of a run of one step: what is recorded reads them from one place. */
+void ink_modulation_copy_step(ink_ctx *c, const ink_modulation *dst, const ink_modulation *src, int64_t step);
+
 /*
  * Fills modulation for the times [1, n_steps] (sigma as the scheduler hands it to the model, 0..1). Binds the weights one by one
  * with the binder's weights and mode and releases each after use; the binder's store must be empty.
@@ -65,6 +71,7 @@ typedef struct ink_mmdit_input {
     ink_tensor latents;             /* [n_img, in_channels]: the same for all sides */
     ink_tensor text[INK_MAX_SIDES]; /* [n_txt, joint_dim] the encoder's states of each side, which may differ in length */
     int n_sides;
+    bool last;           /* of the run: no forward follows */
     ink_tensor cos, sin; /* [all n_txt + n_sides * n_img, head_dim / 2] from ink_rope_joint */
 } ink_mmdit_input;
 

@@ -82,7 +82,7 @@ static picture residual_block(ink_ctx *c, const ink_vae_residual *r, picture p) 
         ink_linear(c, out.x, p.x, &r->shortcut.w, with_bias(&r->shortcut));
     }
     size_t mark = ink_arena_mark(c->arena);
-    ink_tensor normed = ink_scratch(c, p.x.rows, p.x.cols), y = ink_scratch(c, p.x.rows, r->conv1.w.rows);
+    ink_tensor normed = ink_scratch_rounded(c, p.x.rows, p.x.cols), y = ink_scratch_rounded(c, p.x.rows, r->conv1.w.rows);
     ink_rmsnorm_channels(c, normed, p.x, r->norm1, true);
     convolve(c, &r->conv1, y, normed, NULL, p.height, p.width);
     ink_rmsnorm_channels(c, y, y, r->norm2, true);
@@ -95,7 +95,7 @@ static picture residual_block(ink_ctx *c, const ink_vae_residual *r, picture p) 
 static void attention_block(ink_ctx *c, const ink_vae_decoder *decoder, picture p) {
     int64_t d = p.x.cols;
     size_t mark = ink_arena_mark(c->arena);
-    ink_tensor y = ink_scratch(c, p.x.rows, d), qkv = ink_scratch(c, p.x.rows, 3 * d);
+    ink_tensor y = ink_scratch_rounded(c, p.x.rows, d), qkv = ink_scratch_rounded(c, p.x.rows, 3 * d);
     ink_rmsnorm_channels(c, y, p.x, decoder->attention_norm, false);
     ink_linear(c, qkv, y, &decoder->attention_qkv.w, with_bias(&decoder->attention_qkv));
     ink_attention(c, y, ink_cols(qkv, 0, d), ink_cols(qkv, d, d), ink_cols(qkv, 2 * d, d),
@@ -108,7 +108,7 @@ static void attention_block(ink_ctx *c, const ink_vae_decoder *decoder, picture 
 static picture upsample(ink_ctx *c, const ink_vae_conv *conv, picture p) {
     picture out = {ink_scratch(c, 4 * p.x.rows, conv->w.rows), 2 * p.height, 2 * p.width};
     size_t mark = ink_arena_mark(c->arena);
-    ink_tensor wide = ink_scratch(c, 4 * p.x.rows, p.x.cols);
+    ink_tensor wide = ink_scratch_rounded(c, 4 * p.x.rows, p.x.cols);
     ink_upsample2x(c, wide, p.x, p.height, p.width);
     convolve(c, conv, out.x, wide, NULL, out.height, out.width);
     ink_arena_release(c->arena, mark);

@@ -58,7 +58,7 @@ static bool begin(ink_ctx *c, op_call *call) {
     for (int i = 0; i < call->n_written; i++) c->work += 10.0 * (double)call->written[i].rows * (double)call->written[i].cols;
     c->work += call->work;
     c->products += call->work;
-    if (c->status != INK_OK || ink_ctx_dry(c)) return false;
+    if (c->status != INK_OK || ink_ctx_dry(c) || (c->only_products && call->work <= 0)) return false;
     if (c->cancel && atomic_load_explicit(c->cancel, memory_order_relaxed)) {
         c->status = ink_fail(c->error, INK_ERROR_CANCELLED, "cancelled");
         return false;
@@ -73,6 +73,9 @@ static bool begin(ink_ctx *c, op_call *call) {
 
 /* True when the definition must run too: what was written is then as it was before the op. */
 static bool end(ink_ctx *c, op_call *call, float *results[2]) {
+    const ink_device_memory *memory = c->device->memory;
+    if (memory && c->trace) memory->wait(c->device);
+    ink_check_device(c);
     if (c->worked) c->worked(c->worked_user);
     if (c->trace) {
         fprintf(c->trace, "%s %s", call->name, c->device->tier);
@@ -141,7 +144,7 @@ static ink_tensor take_scratch(ink_ctx *c, int64_t rows, int64_t cols, ink_dtype
 ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols) { return take_scratch(c, rows, cols, INK_F32); }
 
 ink_tensor ink_scratch_rounded(ink_ctx *c, int64_t rows, int64_t cols) {
-    return take_scratch(c, rows, cols, c->may_round && c->device->rounds_scratch ? INK_BF16 : INK_F32);
+    return take_scratch(c, rows, cols, c->may_round && c->device && c->device->rounds_scratch ? INK_BF16 : INK_F32);
 }
 
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
@@ -152,7 +155,7 @@ int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
 
 /* Memory for the left rows of a product, until the arena is released; devices with memory of their own see to that themselves. */
 static void *take_packed(ink_ctx *c, int64_t rows, int64_t n_parts, int64_t k) {
-    if (c->device->memory) return NULL;
+    if (c->device && c->device->memory) return NULL;
     return ink_scratch(c, 1, ink_packed_bytes(rows, n_parts, k) / (int64_t)sizeof(float)).data;
 }
 
@@ -172,6 +175,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
         ink_linear(c, low, x, w->down, (ink_linear_epilogue){0});
     }
     e.low = w->up ? &low : NULL;
+    if (c->only_products) e = (ink_linear_epilogue){.bias = e.bias, .may_round = e.may_round, .low = e.low};
     if (w->up) require(c, w->up->rows == w->rows && w->up->cols == low.cols, "linear: its branch has another shape");
     op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
     call.work = (double)dst.rows * (double)w->rows * (double)(w->cols + (w->up ? w->up->cols : 0));

@@ -19,15 +19,16 @@
 #include "base/threads.h"
 #include "ops/device.h"
 
-/* Fills *device with the tier of that name, or the best one of this machine for NULL or "auto". False when the name is unknown or
-   the machine lacks it; *why then says so (static storage). threads may be NULL only for `ref`. */
+/* Fills *device with the tier of that name, or the best one of this processor for NULL or "auto"; "cuda" and "cuda:1" are GPUs.
+   False when the name is unknown or the machine lacks it; *why then says so (not owned). threads may be NULL only for `ref`. */
 bool ink_device_open(ink_device *device, const char *tier, ink_threads *threads, const char **why);
+void ink_device_close(ink_device *device);
 
-/* The name of the i-th tier that this machine can run, `ref` first and the best last; NULL past the end. Static storage. */
+/* The name of the i-th tier that this processor can run, `ref` first and the best last; NULL past the end. Static storage. */
 const char *ink_device_tier(int i);
 
 typedef struct ink_ctx {
-    const ink_device *device;
+    const ink_device *device;   /* may be NULL in a dry run of ops alone */
     const ink_device *check;    /* if not NULL: run every op there too and fail on a difference */
     ink_arena *arena;           /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
     const atomic_int *cancel;   /* may be NULL */
@@ -35,6 +36,7 @@ typedef struct ink_ctx {
     FILE *trace;                /* may be NULL */
     double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
     double products;            /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */
+    bool only_products;         /* skip every other op, for a measurement: numbers mean nothing then */
     void (*worked)(void *user); /* may be NULL: called after each op */
     void *worked_user;
     /* May be NULL: shown what goes into each `linear`, before it runs; not in a dry run. */
@@ -54,6 +56,36 @@ ink_tensor ink_scratch(ink_ctx *c, int64_t rows, int64_t cols);
 
 /* The same for numbers that are made to go into products alone: bf16 where the device prefers that and the context may round. */
 ink_tensor ink_scratch_rounded(ink_ctx *c, int64_t rows, int64_t cols);
+
+/*
+ * x, whose rows lie next to each other, as the host reads and writes it, until ink_host_end: x itself where the device works in the
+ * host's memory, else a copy. WRITE: its numbers are not there at first, and are x's in the end. data is NULL, and status set, when
+ * there is none; never call in a dry run.
+ */
+typedef enum ink_host_access { INK_HOST_READ, INK_HOST_WRITE } ink_host_access;
+ink_tensor ink_host_begin(ink_ctx *c, ink_tensor x, ink_host_access access);
+void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access access);
+
+/*
+ * Work that is done over and over, on the same memory. A device that can records it the second time and replays it from then on:
+ *
+ *     if (ink_replay_begin(c, &replay)) forward(...);
+ *     ink_replay_end(c, &replay);
+ */
+typedef struct ink_replay {
+    void *record; /* the device's; NULL: none yet */
+    bool recording;
+    int64_t n_times;       /* that it was done */
+    double work, products; /* of one time */
+} ink_replay;
+
+/* Sets status when the device has failed. */
+void ink_check_device(ink_ctx *c);
+
+/* Whether the work is to be called. */
+bool ink_replay_begin(ink_ctx *c, ink_replay *replay);
+void ink_replay_end(ink_ctx *c, ink_replay *replay);
+void ink_replay_release(const ink_device *device, ink_replay *replay);
 
 /* The wrappers. Arguments as in ink_ops. */
 void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);

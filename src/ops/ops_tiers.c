@@ -1,7 +1,9 @@
-/* ops_tiers.c - the list of tiers: the only file that knows which back ends are built in and what the machine can run. */
+/* ops_tiers.c - the list of tiers: the only file that knows which back ends there are and what the machine can run. */
 #define _GNU_SOURCE
 #include "ops/ops_tiers.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 #ifdef INK_HAVE_AMX
 #include <cpuid.h>
@@ -12,7 +14,9 @@
 #include <sys/auxv.h>
 #endif
 
+#include "base/env.h"
 #include "ops/cpu/cpu_kernels.h"
+#include "ops/cuda/cuda_module.h"
 
 static const struct tier {
     const char *name;
@@ -70,8 +74,59 @@ static bool machine_runs(const char *name) {
     return true;
 }
 
+/* ---- CUDA ------------------------------------------------------------------------------------------------------------ */
+
+/* The module lies beside the program or the library that this code is part of, in its lib folder, or where it was installed. */
+static void *load_module(void) {
+    enum { MAX_PATH = 4096 };
+    char path[MAX_PATH];
+    const char *named = ink_env("INK_CUDA_MODULE");
+    if (named) return dlopen(named, RTLD_NOW | RTLD_LOCAL);
+    Dl_info here;
+    const char *slash = NULL;
+    if (dladdr((const void *)&tiers, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
+    static const char *const folders[] = {"/", "/../lib/", "/inkstone/", "/../lib/inkstone/"};
+    void *module = NULL;
+    for (size_t i = 0; slash && !module && i < sizeof folders / sizeof *folders; i++) {
+        int n = (int)(slash - here.dli_fname);
+        if (snprintf(path, sizeof path, "%.*s%s" INK_CUDA_MODULE_FILE, n, here.dli_fname, folders[i]) < MAX_PATH)
+            module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    }
+    return module ? module : dlopen(INK_CUDA_MODULE_FILE, RTLD_NOW | RTLD_LOCAL);
+}
+
+/* The number behind "cuda:", 0 for "cuda" alone; -1 when the name is another. */
+static int cuda_ordinal(const char *name) {
+    if (strncmp(name, "cuda", 4) != 0) return -1;
+    if (!name[4]) return 0;
+    return name[4] == ':' && name[5] >= '0' && name[5] <= '9' && !name[6] ? name[5] - '0' : -1;
+}
+
+static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, const char **why) {
+    void *module = load_module();
+    if (!module) {
+        *why = dlerror(); /* owned by the C library, until its next failure in this thread */
+        return false;
+    }
+    /* The module stays: its libraries do not like to be unloaded. */
+    ink_cuda_module_open_fn *open = NULL;
+    void *symbol = dlsym(module, INK_CUDA_MODULE_OPEN);
+    memcpy(&open, &symbol, sizeof open);
+    *why = open ? open(device, ordinal, INK_DEVICE_INTERFACE) : "the CUDA module is none of ours";
+    if (*why) return false;
+    device->threads = threads;
+    return true;
+}
+
+/* ---- all of them ------------------------------------------------------------------------------------------------------- */
+
+void ink_device_close(ink_device *device) {
+    if (device->close) device->close(device);
+}
+
 bool ink_device_open(ink_device *device, const char *name, ink_threads *threads, const char **why) {
     bool best = !name || strcmp(name, "auto") == 0;
+    if (!best && cuda_ordinal(name) >= 0) return open_cuda(device, cuda_ordinal(name), threads, why);
     for (int i = N_TIERS - 1; i >= 0; i--) {
         if (!best && strcmp(name, tiers[i].name) != 0) continue;
         if (machine_runs(tiers[i].name)) {

@@ -33,6 +33,8 @@ typedef struct work {
     ink_prompt prompt;
     ink_tensor input, output, text, cos, sin, times; /* as the phase needs them */
     ink_modulation modulation;
+    ink_replay replay, floor_replay; /* of what is called; of its products alone */
+    void *scratch;                   /* on a device */
     int64_t latent_height, latent_width, n_img;
     int64_t done, total; /* units of progress */
     double began, whole_work, last_report;
@@ -81,8 +83,12 @@ static ink_status tensor_filled(void *user, const ink_binder *binder) {
 /* Random numbers of deviation `size`; nothing in a dry run. */
 static void randomise(work *w, ink_tensor x, float size, uint64_t seed) {
     if (w->dry || w->ctx.status != INK_OK) return;
-    ink_randn_torch_cpu_f32(x.data, x.rows * x.cols, seed);
-    for (int64_t i = 0; i < x.rows * x.cols; i++) x.data[i] *= size;
+    ink_tensor host = ink_host_begin(&w->ctx, x, INK_HOST_WRITE);
+    if (w->ctx.status == INK_OK) {
+        ink_randn_torch_cpu_f32(host.data, x.rows * x.cols, seed);
+        for (int64_t i = 0; i < x.rows * x.cols; i++) host.data[i] *= size;
+    }
+    ink_host_end(&w->ctx, host, x, INK_HOST_WRITE);
 }
 
 static void text_bind(work *w) { ink_text_encoder_bind(&w->encoder, &w->run->model->config.text_encoder, &w->binder); }
@@ -96,7 +102,11 @@ static void text_setup(work *w) {
     w->output = ink_scratch(&w->ctx, w->prompt.n, config->hidden_size);
     w->cos = ink_scratch(&w->ctx, w->prompt.n, config->head_dim / 2);
     w->sin = ink_scratch(&w->ctx, w->prompt.n, config->head_dim / 2);
-    if (!w->dry && w->ctx.status == INK_OK) ink_rope_text(w->cos, w->sin, config->rope_theta);
+    if (w->dry || w->ctx.status != INK_OK) return;
+    ink_tensor cos = ink_host_begin(&w->ctx, w->cos, INK_HOST_WRITE), sin = ink_host_begin(&w->ctx, w->sin, INK_HOST_WRITE);
+    if (w->ctx.status == INK_OK) ink_rope_text(cos, sin, config->rope_theta);
+    ink_host_end(&w->ctx, cos, w->cos, INK_HOST_WRITE);
+    ink_host_end(&w->ctx, sin, w->sin, INK_HOST_WRITE);
 }
 
 static void text_call(work *w) { ink_text_encoder_forward(&w->ctx, &w->encoder, w->output, w->prompt.ids, w->cos, w->sin); }
@@ -115,8 +125,10 @@ static void modulation_release(work *w) { (void)w; }
 static void modulation_setup(work *w) {
     w->modulation = ink_modulation_take(&w->ctx, &w->run->model->config.mmdit, w->c->steps);
     w->times = ink_scratch(&w->ctx, 1, w->c->steps);
-    for (int64_t i = 0; i < w->c->steps && !w->dry && w->ctx.status == INK_OK; i++)
-        w->times.data[i] = 1.0f - (float)i / (float)w->c->steps;
+    if (w->dry || w->ctx.status != INK_OK) return;
+    ink_tensor times = ink_host_begin(&w->ctx, w->times, INK_HOST_WRITE);
+    for (int64_t i = 0; i < w->c->steps && w->ctx.status == INK_OK; i++) times.data[i] = 1.0f - (float)i / (float)w->c->steps;
+    ink_host_end(&w->ctx, times, w->times, INK_HOST_WRITE);
 }
 
 static void modulation_call(work *w) {
@@ -148,17 +160,23 @@ static void denoise_setup(work *w) {
     randomise(w, w->modulation.out, 0.1f, 2);
     randomise(w, w->input, 1, 3);
     randomise(w, w->text, 1, 4);
-    if (!w->dry && w->ctx.status == INK_OK)
-        ink_rope_joint(w->cos, w->sin, config->rope_axes, n_txt, (int)n_sides, w->latent_height / config->patch_size,
+    if (w->dry || w->ctx.status != INK_OK) return;
+    ink_tensor cos = ink_host_begin(&w->ctx, w->cos, INK_HOST_WRITE), sin = ink_host_begin(&w->ctx, w->sin, INK_HOST_WRITE);
+    if (w->ctx.status == INK_OK)
+        ink_rope_joint(cos, sin, config->rope_axes, n_txt, (int)n_sides, w->latent_height / config->patch_size,
                        w->latent_width / config->patch_size);
+    ink_host_end(&w->ctx, cos, w->cos, INK_HOST_WRITE);
+    ink_host_end(&w->ctx, sin, w->sin, INK_HOST_WRITE);
 }
 
 /* A step, its passes together, without what combines them, which costs nothing beside them. */
 static void denoise_call(work *w) {
     const ink_mmdit_input input = {
         .latents = w->input, .text = {w->text, w->text}, .n_sides = (int)w->c->batch, .cos = w->cos, .sin = w->sin};
+    ink_replay *replay = w->ctx.only_products ? &w->floor_replay : &w->replay;
     w->ctx.may_round = w->run->model->precision != INK_PRECISION_F32;
-    ink_mmdit_forward(&w->ctx, &w->mmdit, w->output, &input, &w->modulation, 0);
+    if (ink_replay_begin(&w->ctx, replay)) ink_mmdit_forward(&w->ctx, &w->mmdit, w->output, &input, &w->modulation, 0);
+    ink_replay_end(&w->ctx, replay);
 }
 
 static ink_bench_time scaled(ink_bench_time t, double factor) {
@@ -227,6 +245,8 @@ static ink_status begin_phase(work *w, ink_bench_run *run, const kind *k, bool d
                              .mode = dry ? INK_BIND_CHECK : INK_BIND_LOAD,
                              .precision = run->model->precision,
                              .store = &w->store,
+                             .memory = run->session->device.memory,
+                             .device = &run->session->device,
                              .error = run->error,
                              .loaded = dry ? NULL : tensor_filled,
                              .loaded_user = w};
@@ -250,6 +270,11 @@ static void begin_size(work *w, ink_bench_case *c) {
 }
 
 static void end_size(work *w) {
+    const ink_device *device = &w->run->session->device;
+    ink_replay_release(device, &w->replay);
+    ink_replay_release(device, &w->floor_replay);
+    if (w->scratch) device->memory->release(device, w->scratch);
+    w->scratch = NULL;
     ink_prompt_release(&w->prompt);
     ink_arena_destroy(&w->arena);
 }
@@ -275,7 +300,9 @@ static ink_status count_size(count *n, work *w, ink_bench_case *c) {
 static ink_status count_all(count *counts, ink_bench_run *run) {
     const ink_bench_options *o = run->options;
     const double gib = 1073741824.0;
-    int64_t available = ink_available_memory();
+    const ink_device *device = &run->session->device;
+    int64_t available = ink_available_memory(), total = 0;
+    if (device->memory) device->memory->info(device, &available, &total);
     ink_status status = INK_OK;
     for (int k = 0; k < N_KINDS && status == INK_OK; k++) {
         if (!(o->phases & kinds[k].bit)) continue;
@@ -329,43 +356,74 @@ ink_bench_time ink_bench_time_of(double *times, int64_t n, double flops) {
     return (ink_bench_time){times[0], median, flops, n};
 }
 
-/* Runs that count, after one that warms up if there are several. */
-static void time_runs(work *w, double *times, int64_t n) {
-    ink_synthetic *synthetic = w->run->model->synthetic;
-    int64_t n_warm = n > 1 ? 1 : 0;
+/* One call, until it is done. */
+static double time_call(work *w, bool only_products) {
+    const ink_device *device = w->ctx.device;
+    double filled = ink_synthetic_seconds(w->run->model->synthetic), began = ink_seconds();
+    w->ctx.only_products = only_products;
+    w->kind->call(w);
+    if (device->memory) device->memory->wait(device);
+    w->ctx.only_products = false;
+    return ink_seconds() - began - (ink_synthetic_seconds(w->run->model->synthetic) - filled);
+}
+
+/* Runs that count, after those that warm up if there are several: one, or on a device also the recording. floors: NULL, or times of
+   the products alone. */
+static void time_runs(work *w, double *times, double *floors, int64_t n) {
+    int64_t n_warm = n > 1 ? w->ctx.device->memory ? 3 : 1 : 0;
     w->done = 0;
     w->total = n + n_warm;
     w->began = ink_seconds();
     for (int64_t i = 0; i < w->total && w->ctx.status == INK_OK; i++) {
-        double filled = ink_synthetic_seconds(synthetic), began = ink_seconds();
-        w->kind->call(w);
-        if (i >= n_warm) times[i - n_warm] = ink_seconds() - began - (ink_synthetic_seconds(synthetic) - filled);
+        double seconds = time_call(w, false), floor = floors ? time_call(w, true) : 0;
+        if (i >= n_warm) times[i - n_warm] = seconds;
+        if (i >= n_warm && floors) floors[i - n_warm] = floor;
         w->done++;
         report(w, w->kind->phase, (double)w->done / (double)w->total);
     }
 }
 
+/* Scratch of a device, or of the host. */
+static bool take_scratch(work *w, int64_t bytes) {
+    const ink_device *device = &w->run->session->device;
+    if (!device->memory) return ink_arena_create(&w->arena, (size_t)bytes);
+    w->scratch = device->memory->alloc(device, (size_t)bytes);
+    ink_arena_create_over(&w->arena, w->scratch, (size_t)bytes);
+    return w->scratch != NULL;
+}
+
+/* Of a device, by all of its users. */
+static int64_t device_bytes(const ink_device *device) {
+    int64_t free_bytes, total_bytes;
+    device->memory->info(device, &free_bytes, &total_bytes);
+    return total_bytes - free_bytes;
+}
+
 static ink_status time_size(work *w, ink_bench_case *c, const count *n, double *times) {
     int64_t runs = w->kind->once ? 1 : w->run->options->repeat;
     ink_session *session = w->run->session;
-    if (!ink_arena_create(&w->arena, (size_t)n->scratch_bytes))
+    bool on_device = session->device.memory != NULL;
+    if (!take_scratch(w, n->scratch_bytes))
         return ink_fail(w->run->error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)n->scratch_bytes / 1048576.0);
     ink_reset_peak_memory();
     begin_size(w, c);
-    w->arena.poison = session->poison;
-    w->ctx.check = session->check ? &session->definition : NULL;
+    w->arena.poison = session->poison && !on_device;
+    w->ctx.check = session->check && !on_device ? &session->definition : NULL;
     w->ctx.trace = session->trace;
     w->ctx.cancel = &session->cancel;
     w->whole_work = n->work;
     w->kind->setup(w);
     w->ctx.worked = op_worked;
     w->ctx.worked_user = w;
-    time_runs(w, times, runs);
+    bool with_floor = on_device && w->kind->bit == INK_BENCH_DENOISE;
+    time_runs(w, times, with_floor ? times + runs : NULL, runs);
     ink_status status = w->ctx.status;
     if (status == INK_OK) {
         int64_t peak = ink_peak_memory();
         if (peak > c->process_peak_bytes) c->process_peak_bytes = peak;
         w->kind->store(c, w, ink_bench_time_of(times, runs, 2 * n->products));
+        if (with_floor) c->floor = scaled(ink_bench_time_of(times + runs, runs, 2 * n->products), 1 / (double)c->batch);
+        if (on_device) c->process_peak_bytes = device_bytes(&session->device);
     }
     end_size(w);
     return status;
@@ -397,7 +455,7 @@ static ink_status time_phase(ink_bench_run *run, const kind *k, const count *cou
 ink_status ink_bench_phases(ink_bench_run *run) {
     const ink_bench_options *o = run->options;
     count *counts = ink_alloc_array(o->n_sizes, N_KINDS * sizeof *counts);
-    double *times = ink_alloc_array((size_t)o->repeat, sizeof *times);
+    double *times = ink_alloc_array((size_t)o->repeat, 2 * sizeof *times); /* and floors */
     ink_status status = INK_OK;
     if (!counts || !times)
         status = ink_fail(run->error, INK_ERROR_MEMORY, "no memory for the times of %lld runs", (long long)o->repeat);

@@ -64,6 +64,7 @@ static ink_status check(const ink_bench_options *o, const ink_model *model, ink_
 
 /* As far as memory allows, a buffer beyond all caches; a tiny network is to take no time. */
 static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
+    if (device->memory) return (ink_bandwidth){0, 0};
     const int64_t mib = 1 << 20, available = ink_available_memory();
     int64_t bytes = 1024 * mib;
     if (available > 0 && bytes > available / 8) bytes = available / 8;
@@ -71,6 +72,7 @@ static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
 }
 
 static double measure_peak(const ink_bench_run *run, bool tiny) {
+    if (run->session->device.memory) return 0; /* its floor is measured with each case */
     ink_dtype weights = run->model->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16;
     return ink_cpu_peak_flops(&run->session->device, weights, tiny ? 0.002 : 0.5);
 }
@@ -82,7 +84,7 @@ static ink_status run_precision(ink_bench_run *run, const char *tier, ink_bandwi
     double peak = measure_peak(run, tiny);
     for (size_t i = 0; i < o->n_sizes; i++)
         run->cases[i] = (ink_bench_case){.architecture = o->synthetic,
-                                         .backend = "cpu",
+                                         .backend = run->session->device.memory ? "cuda" : "cpu",
                                          .tier = tier,
                                          .threads = ink_threads_count(run->session->threads),
                                          .precision = run->model->precision,
@@ -138,7 +140,8 @@ ink_status ink_bench(const ink_bench_options *options, ink_error *error) {
     ink_status status = ink_architecture_find(&model.config, &whole_blocks, o.synthetic, error);
     if (status == INK_OK) status = check(&o, &model, error);
     if (status == INK_OK)
-        status = ink_session_create(&session, &model, &(ink_session_options){.threads = o.threads, .cpu = o.cpu}, error);
+        status = ink_session_create(&session, &model,
+                                    &(ink_session_options){.threads = o.threads, .cpu = o.cpu, .backend = o.backend}, error);
     if (status == INK_OK) status = run_all(&o, &model, session, whole_blocks, error);
     ink_session_destroy(&session);
     ink_config_close(&model.config);

@@ -92,6 +92,26 @@ ink_status ink_budget_apply(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], 
     return INK_OK;
 }
 
+ink_status ink_budget_apply_device(ink_memory_plan *plan, const ink_need needs[INK_N_NEEDS], int64_t limit, int64_t extra,
+                                   ink_error *error) {
+    const double gib = 1073741824.0;
+    int64_t around = plan->scratch_bytes + extra, most = 0, all = 0;
+    for (int i = 0; i < INK_N_NEEDS; i++) {
+        most = larger(most, needs[i].stored_bytes);
+        all += needs[i].stored_bytes;
+    }
+    plan->gpu_available_bytes = limit;
+    plan->gpu_keeps_weights = around + all <= limit;
+    plan->gpu_weight_bytes = plan->gpu_keeps_weights ? all : most;
+    plan->gpu_peak_bytes = around + plan->gpu_weight_bytes;
+    plan->peak_bytes = plan->weight_bytes = plan->mapped_bytes = 0;
+    if (plan->gpu_peak_bytes <= limit) return INK_OK;
+    return ink_fail(error, INK_ERROR_MEMORY,
+                    "this picture needs %.1f GiB of the GPU's memory (weights %.1f, the rest %.1f) and may use %.1f GiB: ask for a "
+                    "smaller picture, a smaller --precision, or --backend cpu",
+                    (double)plan->gpu_peak_bytes / gib, (double)most / gib, (double)around / gib, (double)limit / gib);
+}
+
 void ink_needs_release(ink_need needs[INK_N_NEEDS]) {
     for (int i = 0; i < INK_N_NEEDS; i++) {
         ink_free(needs[i].parts);

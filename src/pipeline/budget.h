@@ -25,6 +25,13 @@ enum { INK_NEED_TEXT, INK_NEED_MODULATION, INK_NEED_DENOISE, INK_NEED_VAE, INK_N
 ink_status ink_budget_apply(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], int64_t asked, int64_t base_bytes,
                             ink_error *error);
 
+/*
+ * The same for a device with memory of its own, where nothing comes and goes. limit: the most that may be used; extra: what is used
+ * beside weights and scratch. Errors: MEMORY.
+ */
+ink_status ink_budget_apply_device(ink_memory_plan *plan, const ink_need needs[INK_N_NEEDS], int64_t limit, int64_t extra,
+                                   ink_error *error);
+
 void ink_needs_release(ink_need needs[INK_N_NEEDS]);
 
 #endif

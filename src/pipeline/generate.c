@@ -12,11 +12,9 @@
 
 #include "base/memory.h"
 #include "base/system.h"
-#include "model/mmdit.h"
 #include "model/rope.h"
-#include "model/text_encoder.h"
-#include "model/vae.h"
 #include "pipeline/budget.h"
+#include "pipeline/image.h"
 #include "pipeline/latents.h"
 #include "pipeline/prompt.h"
 #include "pipeline/request.h"
@@ -38,7 +36,9 @@ typedef struct run {
     ink_error *error;
     ink_ctx ctx;
     ink_arena arena;
-    ink_store store;           /* weights of the component at work */
+    const ink_device *device;  /* that draws, or will; NULL in a dry run for the host */
+    ink_networks own;          /* ... and of it the networks, unless the session keeps them */
+    ink_networks *networks;    /* own, or the session's */
     ink_adapters *adapters;    /* owned; NULL without LoRA */
     side sides[INK_MAX_SIDES]; /* the prompt; with guidance, the negative prompt */
     int n_sides;
@@ -49,10 +49,10 @@ typedef struct run {
     float *sigmas;                              /* owned: [steps + 1] */
     ink_modulation modulation;
     ink_tensor pixels;                         /* [height * width, 3] */
-    ink_residency *residency;                  /* of the component at work */
     ink_need needs[INK_N_NEEDS];               /* from a dry run */
     double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */
     int64_t component_bytes[INK_N_COMPONENTS]; /* from a dry run: what loading goes through */
+    int64_t kept_bytes;                        /* from a dry run: of the modulation, for a device to keep */
     ink_phase phase;
     int64_t done, total; /* units of the phase */
     double phase_began, phase_first_work, last_report;
@@ -61,6 +61,9 @@ typedef struct run {
 static bool is_dry(const run *r) { return !r->session; }
 
 static bool failed(const run *r) { return r->ctx.status != INK_OK; }
+
+/* Whether weights and activations lie on a device. */
+static bool is_remote(const run *r) { return r->device && r->device->memory; }
 
 static void fail_memory(run *r, const char *what) {
     if (!failed(r)) r->ctx.status = ink_fail(r->error, INK_ERROR_MEMORY, "no memory for the %s", what);
@@ -118,28 +121,31 @@ static ink_status tensor_loaded(void *user, const ink_binder *binder) {
     return r->ctx.status;
 }
 
-static ink_binder binder_of(run *r, ink_component component) {
+static ink_binder binder_of(run *r, ink_component component, ink_store *store) {
     return (ink_binder){.weights = r->model->weights[component],
                         .synthetic = r->model->synthetic,
                         .mode = is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
                         .precision = r->model->precision,
                         .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
                         .merge = r->request.merge_loras != 0,
-                        .store = &r->store,
+                        .store = store,
+                        .memory = is_remote(r) ? r->device->memory : NULL,
+                        .device = r->device,
                         .error = r->error,
                         .loaded = is_dry(r) ? NULL : tensor_loaded,
                         .loaded_user = r};
 }
 
-/* The same for a network of n parts, some of which may come and go. */
-static ink_binder binder_of_parts(run *r, ink_component component, const ink_need *need, int64_t n_parts) {
-    ink_binder binder = binder_of(r, component);
-    if (failed(r) || binder.synthetic) return binder;
+/* Gets ready to bind a network of n parts, some of which may come and go; 0: all of it stays. */
+static ink_holding *begin_binding(run *r, ink_component component, const ink_need *need, int64_t n_parts) {
+    ink_holding *h = &r->networks->holdings[component];
+    h->binder = binder_of(r, component, &h->store);
+    if (n_parts == 0 || failed(r) || h->binder.synthetic || is_remote(r)) return h;
     int64_t n_stay = is_dry(r) ? n_parts : need->n_stay;
-    r->ctx.status = ink_residency_create(&r->residency, binder.weights, n_parts, n_stay, r->error);
-    binder.residency = r->residency;
-    binder.status = r->ctx.status;
-    return binder;
+    r->ctx.status = ink_residency_create(&h->residency, h->binder.weights, n_parts, n_stay, r->error);
+    h->binder.residency = h->residency;
+    h->binder.status = r->ctx.status;
+    return h;
 }
 
 /* Takes over how the binding went; a dry run keeps what was counted. */
@@ -163,11 +169,18 @@ static void bound(run *r, ink_binder *binder, ink_component component, ink_need 
     }
 }
 
-/* Ends the use of a component: what was converted is freed, and its files' pages need not stay with this process. */
+/*
+ * Ends the use of a component: its files' pages need not stay with this process, and what was converted is freed, unless the
+ * device has room for it and the next picture can use it, which it cannot with a LoRA.
+ */
 static void leave(run *r, ink_component component) {
-    ink_residency_destroy(&r->residency);
-    ink_store_release(&r->store);
+    ink_holding *h = &r->networks->holdings[component];
     if (!is_dry(r) && !r->model->synthetic) ink_weights_drop(r->model->weights[component]);
+    h->held = !is_dry(r) && !failed(r) && is_remote(r) && r->plan->gpu_keeps_weights &&
+              !(component == INK_TRANSFORMER && r->request.n_loras > 0);
+    h->binder.error = NULL; /* of this run */
+    h->binder.adapters = NULL;
+    if (!h->held) ink_networks_drop(r->networks, component);
 }
 
 /* ---- the story ------------------------------------------------------------------------------------------------------ */
@@ -187,6 +200,20 @@ static void tokenize(run *r) {
     r->plan->negative_cut = r->sides[1].prompt.n_cut;
 }
 
+/* Tables of angles, which the host fills. */
+typedef struct host_tables {
+    ink_tensor cos, sin;
+} host_tables;
+
+static host_tables begin_tables(run *r, ink_tensor cos, ink_tensor sin) {
+    return (host_tables){ink_host_begin(&r->ctx, cos, INK_HOST_WRITE), ink_host_begin(&r->ctx, sin, INK_HOST_WRITE)};
+}
+
+static void end_tables(run *r, host_tables tables, ink_tensor cos, ink_tensor sin) {
+    ink_host_end(&r->ctx, tables.cos, cos, INK_HOST_WRITE);
+    ink_host_end(&r->ctx, tables.sin, sin, INK_HOST_WRITE);
+}
+
 /* Fills sides[i].states. */
 static void encode_side(run *r, ink_text_encoder *encoder, side *s) {
     const ink_text_encoder_config *config = encoder->config;
@@ -194,28 +221,33 @@ static void encode_side(run *r, ink_text_encoder *encoder, side *s) {
     size_t mark = ink_arena_mark(&r->arena);
     ink_tensor cos = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2),
                sin = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2);
-    if (!is_dry(r) && !failed(r)) ink_rope_text(cos, sin, config->rope_theta);
+    if (!is_dry(r) && !failed(r)) {
+        host_tables tables = begin_tables(r, cos, sin);
+        if (!failed(r)) ink_rope_text(tables.cos, tables.sin, config->rope_theta);
+        end_tables(r, tables, cos, sin);
+    }
     ink_text_encoder_forward(&r->ctx, encoder, all, s->prompt.ids, cos, sin);
     ink_arena_release(&r->arena, mark);
     s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
 }
 
 static void encode_prompts(run *r) {
-    ink_text_encoder encoder;
+    ink_text_encoder *encoder = &r->networks->text_encoder;
     const ink_text_encoder_config *config = &r->model->config.text_encoder;
     ink_need *need = &r->needs[INK_NEED_TEXT];
-    ink_binder binder = binder_of_parts(r, INK_TEXT_ENCODER, need, config->n_layers);
-    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
-    ink_text_encoder_bind(&encoder, config, &binder);
-    bound(r, &binder, INK_TEXT_ENCODER, need);
-    end_phase(r);
+    if (!r->networks->holdings[INK_TEXT_ENCODER].held) {
+        ink_holding *h = begin_binding(r, INK_TEXT_ENCODER, need, config->n_layers);
+        begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
+        ink_text_encoder_bind(encoder, config, &h->binder);
+        bound(r, &h->binder, INK_TEXT_ENCODER, need);
+        end_phase(r);
+    }
 
     begin_phase(r, INK_PHASE_TEXT, r->n_sides);
     for (int i = 0; i < r->n_sides && !failed(r); i++) {
-        encode_side(r, &encoder, &r->sides[i]);
+        encode_side(r, encoder, &r->sides[i]);
         unit_done(r);
     }
-    ink_text_encoder_release(&encoder);
     leave(r, INK_TEXT_ENCODER);
     end_phase(r);
 }
@@ -233,6 +265,59 @@ static void check_adapters(run *r) {
     r->ctx.status = ink_adapters_check_applied(r->adapters, r->error);
 }
 
+/* Room for the modulation, which a device keeps for later pictures of the same times. True when it holds theirs. */
+static bool take_modulation(run *r, const float *times) {
+    const ink_mmdit_config *config = &r->model->config.mmdit;
+    ink_networks *networks = r->networks;
+    int64_t n_steps = r->request.steps;
+    if (is_dry(r) || failed(r) || !is_remote(r)) {
+        r->modulation = ink_modulation_take(&r->ctx, config, n_steps);
+        return false;
+    }
+    bool known = networks->times && networks->modulation.n_steps == n_steps && r->request.n_loras == 0 &&
+                 memcmp(networks->times, times, (size_t)n_steps * sizeof *times) == 0;
+    r->modulation = networks->modulation;
+    if (known) return true;
+    ink_free(networks->times);
+    networks->times = NULL;
+    if (networks->kept.size < (size_t)r->kept_bytes) {
+        r->device->memory->release(r->device, networks->kept.memory);
+        void *memory = r->device->memory->alloc(r->device, (size_t)r->kept_bytes);
+        ink_arena_create_over(&networks->kept, memory, memory ? (size_t)r->kept_bytes : 0);
+    }
+    ink_arena_release(&networks->kept, 0);
+    ink_ctx kept = r->ctx;
+    kept.arena = &networks->kept;
+    if (networks->kept.memory)
+        r->modulation = networks->modulation = ink_modulation_take(&kept, config, n_steps);
+    else
+        fail_memory(r, "modulation");
+    return false;
+}
+
+static void modulate(run *r, const float *host_times) {
+    const ink_config *config = &r->model->config;
+    int64_t n_steps = r->request.steps;
+    ink_store store = {0};
+    size_t mark = ink_arena_mark(&r->arena);
+    ink_tensor times = ink_scratch(&r->ctx, 1, n_steps);
+    if (!is_dry(r) && !failed(r)) {
+        ink_tensor host = ink_host_begin(&r->ctx, times, INK_HOST_WRITE);
+        if (!failed(r)) memcpy(host.data, host_times, (size_t)n_steps * sizeof *host_times);
+        ink_host_end(&r->ctx, host, times, INK_HOST_WRITE);
+    }
+    ink_binder binder = binder_of(r, INK_TRANSFORMER, &store);
+    binder.loaded = NULL;
+    ink_mmdit_modulate(&r->ctx, &config->mmdit, &binder, times, &r->modulation);
+    ink_need *need = &r->needs[INK_NEED_MODULATION];
+    bound(r, &binder, INK_TRANSFORMER, need);
+    ink_store_release(&store);
+    /* Of the files a layer at a time. */
+    need->mapped_bytes = 0;
+    need->passing_bytes = binder.largest_bytes;
+    ink_arena_release(&r->arena, mark);
+}
+
 /* What does not change over the steps: sigmas, modulation, positions. */
 static void prepare(run *r) {
     const ink_config *config = &r->model->config;
@@ -240,131 +325,161 @@ static void prepare(run *r) {
     ink_ctx *c = &r->ctx;
     begin_phase(r, INK_PHASE_PREPARE, 1);
     r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
-    if (!r->sigmas) fail_memory(r, "schedule");
-    r->modulation = ink_modulation_take(c, &config->mmdit, n_steps);
+    float *times = ink_alloc_array((size_t)n_steps, sizeof *times);
+    if (!r->sigmas || !times) fail_memory(r, "schedule");
+    const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
+    if (!failed(r)) {
+        ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
+        ink_scheduler_times(times, &schedule, r->sigmas, n_steps);
+    }
+    bool known = take_modulation(r, times);
     int64_t n_txt[INK_MAX_SIDES], n_tokens = r->n_sides * r->n_img;
     for (int i = 0; i < r->n_sides; i++) n_tokens += n_txt[i] = r->sides[i].states.rows;
     r->velocity = ink_scratch(c, r->n_sides * r->n_img, config->mmdit.in_channels);
     r->cos = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
     r->sin = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
-    if (!is_dry(r) && !failed(r))
-        ink_rope_joint(r->cos, r->sin, config->mmdit.rope_axes, n_txt, r->n_sides, r->latent_height / patch,
-                       r->latent_width / patch);
-    const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
-    if (!failed(r)) ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
-
-    size_t mark = ink_arena_mark(&r->arena);
-    ink_tensor times = ink_scratch(c, 1, n_steps);
-    if (!is_dry(r) && !failed(r)) ink_scheduler_times(times.data, &schedule, r->sigmas, n_steps);
-    ink_binder binder = binder_of(r, INK_TRANSFORMER);
-    binder.loaded = NULL;
-    ink_mmdit_modulate(c, &config->mmdit, &binder, times, &r->modulation);
-    ink_need *need = &r->needs[INK_NEED_MODULATION];
-    bound(r, &binder, INK_TRANSFORMER, need);
-    /* Of the files a layer at a time. */
-    need->mapped_bytes = 0;
-    need->passing_bytes = binder.largest_bytes;
-    ink_arena_release(&r->arena, mark);
+    if (!is_dry(r) && !failed(r)) {
+        host_tables tables = begin_tables(r, r->cos, r->sin);
+        if (!failed(r))
+            ink_rope_joint(tables.cos, tables.sin, config->mmdit.rope_axes, n_txt, r->n_sides, r->latent_height / patch,
+                           r->latent_width / patch);
+        end_tables(r, tables, r->cos, r->sin);
+    }
+    if (!known) modulate(r, times);
+    if (is_remote(r) && !is_dry(r) && !failed(r) && r->request.n_loras == 0 && !known) {
+        r->networks->times = times;
+        times = NULL;
+    }
+    ink_free(times);
     unit_done(r);
     end_phase(r);
 }
 
-static void denoise_step(run *r, ink_mmdit *mmdit, int64_t step) {
+/* What a recorded forward is of; another one makes it void. */
+static void check_record(run *r) {
+    ink_networks *networks = r->networks;
+    if (!is_remote(r) || is_dry(r)) return;
+    const int64_t now[6] = {r->latent_height,
+                            r->latent_width,
+                            r->sides[0].states.rows,
+                            r->n_sides == 2 ? r->sides[1].states.rows : 0,
+                            (int64_t)(intptr_t)r->arena.memory,
+                            (int64_t)r->arena.used};
+    if (memcmp(now, networks->recorded, sizeof now) != 0) ink_replay_release(r->device, &networks->forward);
+    memcpy(networks->recorded, now, sizeof now);
+}
+
+static void denoise_step(run *r, const ink_modulation *current, int64_t step) {
     ink_ctx *c = &r->ctx;
     ink_mmdit_input input = {.latents = r->latents, .n_sides = r->n_sides, .cos = r->cos, .sin = r->sin};
+    input.last = step == r->request.steps - 1;
     for (int i = 0; i < r->n_sides; i++) input.text[i] = r->sides[i].states;
-    ink_mmdit_forward(c, mmdit, r->velocity, &input, &r->modulation, step);
+    ink_modulation_copy_step(c, current, &r->modulation, step);
+    if (ink_replay_begin(c, &r->networks->forward)) ink_mmdit_forward(c, &r->networks->mmdit, r->velocity, &input, current, 0);
+    ink_replay_end(c, &r->networks->forward);
     ink_tensor velocity = ink_rows(r->velocity, 0, r->n_img);
     if (r->n_sides == 2)
         ink_cfg_combine(c, velocity, velocity, ink_rows(r->velocity, r->n_img, r->n_img), (float)r->request.guidance);
     ink_euler_step(c, r->latents, velocity, failed(r) ? 0 : r->sigmas[step + 1] - r->sigmas[step]);
 }
 
-static void denoise(run *r) {
+static void bind_transformer(run *r) {
     const ink_mmdit_config *config = &r->model->config.mmdit;
-    int64_t n_steps = r->request.steps;
-    ink_mmdit mmdit;
     ink_need *need = &r->needs[INK_NEED_DENOISE];
-    ink_binder binder = binder_of_parts(r, INK_TRANSFORMER, need, config->n_layers);
+    ink_holding *h = begin_binding(r, INK_TRANSFORMER, need, config->n_layers);
     begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
-    ink_mmdit_bind(&mmdit, config, &binder);
-    bound(r, &binder, INK_TRANSFORMER, need);
+    ink_mmdit_bind(&r->networks->mmdit, config, &h->binder);
+    bound(r, &h->binder, INK_TRANSFORMER, need);
     check_adapters(r);
     end_phase(r);
+}
+
+static void keep_latents(run *r, int64_t step) {
+    if (!r->stages || failed(r)) return;
+    int64_t n = r->latents.rows * r->latents.cols;
+    ink_tensor host = ink_host_begin(&r->ctx, r->latents, INK_HOST_READ);
+    if (!failed(r)) memcpy(r->stages->stage[INK_STAGE_LATENTS].data + step * n, host.data, (size_t)n * sizeof(float));
+    ink_host_end(&r->ctx, host, r->latents, INK_HOST_READ);
+}
+
+static void denoise(run *r) {
+    int64_t n_steps = r->request.steps;
+    /* A LoRA is of one run. */
+    if (r->request.n_loras > 0) ink_networks_drop(r->networks, INK_TRANSFORMER);
+    if (!r->networks->holdings[INK_TRANSFORMER].held) {
+        if (is_remote(r) && !is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
+        bind_transformer(r);
+    }
 
     begin_phase(r, INK_PHASE_DENOISE, n_steps);
     r->ctx.may_round = r->model->precision != INK_PRECISION_F32;
-    ink_stage *kept = r->stages ? &r->stages->stage[INK_STAGE_LATENTS] : NULL;
+    const ink_modulation current = ink_modulation_take(&r->ctx, &r->model->config.mmdit, 1);
+    check_record(r);
     /* One step tells a dry run what all of them need. */
     for (int64_t step = 0; step < (is_dry(r) ? 1 : n_steps) && !failed(r); step++) {
-        denoise_step(r, &mmdit, step);
-        int64_t n = r->n_img * config->in_channels;
-        if (kept && !failed(r)) memcpy(kept->data + step * n, r->latents.data, (size_t)n * sizeof(float));
+        denoise_step(r, &current, step);
+        /* What was queued is not done; waiting costs nothing that a step would notice, and progress is true. */
+        if (is_remote(r) && !is_dry(r)) r->device->memory->wait(r->device);
+        keep_latents(r, step);
         unit_done(r);
     }
-    ink_mmdit_release(&mmdit);
     leave(r, INK_TRANSFORMER);
     end_phase(r);
     if (is_dry(r)) r->phase_work[INK_PHASE_DENOISE] *= (double)n_steps;
+}
+
+static void bind_decoder(run *r) {
+    if (!r->networks->vae) r->networks->vae = ink_alloc(sizeof *r->networks->vae);
+    if (!r->networks->vae) {
+        fail_memory(r, "decoder");
+        return;
+    }
+    ink_holding *h = begin_binding(r, INK_VAE, NULL, 0);
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_VAE]);
+    ink_vae_decoder_bind(r->networks->vae, &r->model->config.vae, &h->binder);
+    bound(r, &h->binder, INK_VAE, &r->needs[INK_NEED_VAE]);
+    end_phase(r);
+}
+
+/* mean and std [1, z_dim] of a picture's latents. */
+static void fill_statistics(run *r, ink_tensor mean, ink_tensor std) {
+    const ink_vae_config *config = &r->model->config.vae;
+    ink_tensor host_mean = ink_host_begin(&r->ctx, mean, INK_HOST_WRITE), host_std = ink_host_begin(&r->ctx, std, INK_HOST_WRITE);
+    for (int64_t i = 0; i < config->z_dim && !failed(r); i++) {
+        host_mean.data[i] = (float)config->latents_mean[i];
+        /* The reference divides by a rounded reciprocal; so do we, by multiplying with its reciprocal. */
+        host_std.data[i] = 1.0f / (1.0f / (float)config->latents_std[i]);
+    }
+    ink_host_end(&r->ctx, host_mean, mean, INK_HOST_WRITE);
+    ink_host_end(&r->ctx, host_std, std, INK_HOST_WRITE);
 }
 
 /* Fills pixels. */
 static void decode(run *r) {
     const ink_vae_config *config = &r->model->config.vae;
     ink_ctx *c = &r->ctx;
-    /* Some thousand pointers: too large for the stack of a caller's thread, and weights are not of the arena. */
-    ink_vae_decoder *decoder = ink_alloc(sizeof *decoder);
-    if (!decoder) {
-        fail_memory(r, "decoder");
-        return;
-    }
-    ink_binder binder = binder_of(r, INK_VAE);
-    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_VAE]);
-    ink_vae_decoder_bind(decoder, config, &binder);
-    bound(r, &binder, INK_VAE, &r->needs[INK_NEED_VAE]);
-    end_phase(r);
+    if (!r->networks->holdings[INK_VAE].held) bind_decoder(r);
+    if (failed(r)) return;
 
     begin_phase(r, INK_PHASE_DECODE, 1);
     r->pixels = ink_scratch(c, r->request.height * r->request.width, 3);
     size_t mark = ink_arena_mark(&r->arena);
     ink_tensor grid = ink_scratch(c, r->latent_height * r->latent_width, config->z_dim);
     ink_tensor mean = ink_scratch(c, 1, config->z_dim), std = ink_scratch(c, 1, config->z_dim);
-    for (int64_t i = 0; i < config->z_dim && !is_dry(r) && !failed(r); i++) {
-        mean.data[i] = (float)config->latents_mean[i];
-        /* The reference divides by a rounded reciprocal; so do we, by multiplying with its reciprocal. */
-        std.data[i] = 1.0f / (1.0f / (float)config->latents_std[i]);
-    }
+    if (!is_dry(r) && !failed(r)) fill_statistics(r, mean, std);
     ink_unpatchify(c, grid, r->latents, mean, std, r->latent_height, r->latent_width, r->model->config.mmdit.patch_size);
-    ink_vae_decode(c, decoder, r->pixels, grid, r->latent_height, r->latent_width);
+    ink_vae_decode(c, r->networks->vae, r->pixels, grid, r->latent_height, r->latent_width);
     ink_arena_release(&r->arena, mark);
     leave(r, INK_VAE);
-    ink_free(decoder);
     unit_done(r);
     end_phase(r);
 }
 
-/* -1..1 to 0..1. */
-static float shade(float pixel) {
-    float clamped = pixel < -1.0f ? -1.0f : pixel > 1.0f ? 1.0f : pixel;
-    return clamped * 0.5f + 0.5f;
-}
-
 static ink_image *make_image(run *r) {
-    int64_t n = r->request.width * r->request.height * 3;
-    ink_image *image = ink_alloc(sizeof *image);
-    if (image) image->pixels = ink_alloc((size_t)n);
-    if (!image || !image->pixels) {
-        fail_memory(r, "picture");
-        ink_image_destroy(&image);
-        return NULL;
-    }
-    image->width = r->request.width;
-    image->height = r->request.height;
-    /* NaN has no shade; it shows as black. */
-    for (int64_t i = 0; i < n; i++) {
-        float value = shade(r->pixels.data[i]);
-        image->pixels[i] = value != value ? 0 : (uint8_t)lrintf(value * 255.0f);
-    }
+    ink_tensor host = ink_host_begin(&r->ctx, r->pixels, INK_HOST_READ);
+    ink_image *image = failed(r) ? NULL : ink_image_make(host.data, r->request.width, r->request.height);
+    if (!image) fail_memory(r, "picture");
+    ink_host_end(&r->ctx, host, r->pixels, INK_HOST_READ);
     return image;
 }
 
@@ -374,11 +489,17 @@ static void keep(run *r, bool kept) {
     if (!kept) fail_memory(r, "stages to compare");
 }
 
+static void keep_tensor(run *r, int stage, ink_tensor x) {
+    ink_tensor host = ink_host_begin(&r->ctx, x, INK_HOST_READ);
+    if (!failed(r)) keep(r, ink_stages_copy(r->stages, stage, host));
+    ink_host_end(&r->ctx, host, x, INK_HOST_READ);
+}
+
 static void keep_start(run *r) {
     if (!r->stages || failed(r)) return;
-    keep(r, ink_stages_copy(r->stages, INK_STAGE_PROMPT_EMBEDS, r->sides[0].states));
-    if (r->n_sides == 2) keep(r, ink_stages_copy(r->stages, INK_STAGE_NEGATIVE_EMBEDS, r->sides[1].states));
-    keep(r, ink_stages_copy(r->stages, INK_STAGE_NOISE, r->latents));
+    keep_tensor(r, INK_STAGE_PROMPT_EMBEDS, r->sides[0].states);
+    if (r->n_sides == 2) keep_tensor(r, INK_STAGE_NEGATIVE_EMBEDS, r->sides[1].states);
+    keep_tensor(r, INK_STAGE_NOISE, r->latents);
     keep(r, ink_stages_take(r->stages, INK_STAGE_SIGMAS, 1, (const int64_t[]){r->request.steps + 1}));
     keep(r,
          ink_stages_take(r->stages, INK_STAGE_LATENTS, 3, (const int64_t[]){r->request.steps, r->latents.rows, r->latents.cols}));
@@ -389,7 +510,9 @@ static void keep_image(run *r) {
     if (!r->stages || failed(r)) return;
     keep(r, ink_stages_take(r->stages, INK_STAGE_IMAGE, 3, (const int64_t[]){r->request.height, r->request.width, 3}));
     int64_t n = r->request.height * r->request.width * 3;
-    for (int64_t i = 0; i < n && !failed(r); i++) r->stages->stage[INK_STAGE_IMAGE].data[i] = shade(r->pixels.data[i]);
+    ink_tensor host = ink_host_begin(&r->ctx, r->pixels, INK_HOST_READ);
+    for (int64_t i = 0; i < n && !failed(r); i++) r->stages->stage[INK_STAGE_IMAGE].data[i] = ink_shade(host.data[i]);
+    ink_host_end(&r->ctx, host, r->pixels, INK_HOST_READ);
 }
 
 /* ---- running it ------------------------------------------------------------------------------------------------------ */
@@ -400,12 +523,15 @@ static void draw_noise(run *r) {
     r->latent_width = r->request.width / config->vae.scale;
     r->n_img = r->latent_height / config->mmdit.patch_size * (r->latent_width / config->mmdit.patch_size);
     r->latents = ink_scratch(&r->ctx, r->n_img, config->mmdit.in_channels);
-    size_t mark = ink_arena_mark(&r->arena);
-    ink_tensor sample = ink_scratch(&r->ctx, 1, r->n_img * config->mmdit.in_channels);
-    if (!is_dry(r) && !failed(r))
-        ink_latents_noise(r->latents, sample.data, &r->request, config->vae.z_dim, r->latent_height, r->latent_width,
+    if (is_dry(r) || failed(r)) return;
+    float *sample = ink_alloc_array((size_t)r->n_img, (size_t)config->mmdit.in_channels * sizeof *sample);
+    if (!sample) fail_memory(r, "noise");
+    ink_tensor host = ink_host_begin(&r->ctx, r->latents, INK_HOST_WRITE);
+    if (!failed(r))
+        ink_latents_noise(host, sample, &r->request, config->vae.z_dim, r->latent_height, r->latent_width,
                           config->mmdit.patch_size);
-    ink_arena_release(&r->arena, mark);
+    ink_host_end(&r->ctx, host, r->latents, INK_HOST_WRITE);
+    ink_free(sample);
 }
 
 static void picture(run *r) {
@@ -416,8 +542,11 @@ static void picture(run *r) {
     if (!failed(r)) encode_prompts(r);
     if (!failed(r)) prepare(r);
     keep_start(r);
-    if (r->noise && !is_dry(r) && !failed(r))
-        memcpy(r->latents.data, r->noise, (size_t)(r->latents.rows * r->latents.cols) * sizeof(float));
+    if (r->noise && !is_dry(r) && !failed(r)) {
+        ink_tensor host = ink_host_begin(&r->ctx, r->latents, INK_HOST_WRITE);
+        if (!failed(r)) memcpy(host.data, r->noise, (size_t)(r->latents.rows * r->latents.cols) * sizeof(float));
+        ink_host_end(&r->ctx, host, r->latents, INK_HOST_WRITE);
+    }
     if (!failed(r)) denoise(r);
     ink_arena_release(&r->arena, mark);
     if (!failed(r)) decode(r);
@@ -428,8 +557,7 @@ static void release(run *r) {
     for (int i = 0; i < r->n_sides; i++) ink_prompt_release(&r->sides[i].prompt);
     ink_free(r->sigmas);
     ink_adapters_close(&r->adapters);
-    ink_residency_destroy(&r->residency);
-    ink_store_release(&r->store);
+    ink_networks_release(&r->own, r->device);
     ink_arena_destroy(&r->arena);
 }
 
@@ -439,25 +567,34 @@ static int64_t base_bytes(const run *r) {
     return ink_resident_memory() + small_things + pixel_bytes * r->request.width * r->request.height;
 }
 
-/* Runs r, of which model, request and plan are set, dry. */
-static ink_status run_dry(run *r) {
-    ink_device device;
+/* Of a device, beside weights and the arena: workspaces of its libraries and what its ops take for themselves. */
+static const int64_t DEVICE_EXTRA_BYTES = (int64_t)1536 << 20;
+
+/* Runs r, of which model, request, device and plan are set, dry. kept: what a session already has on the device, or NULL. */
+static ink_status run_dry(run *r, const ink_networks *kept) {
+    ink_device host;
     const char *why;
     *r->plan = (ink_memory_plan){.available_bytes = ink_available_memory()};
-    if (!ink_device_open(&device, "ref", NULL, &why)) return ink_fail(r->error, INK_ERROR_INTERNAL, "tier ref: %s", why);
+    if (!ink_device_open(&host, "ref", NULL, &why)) return ink_fail(r->error, INK_ERROR_INTERNAL, "tier ref: %s", why);
     ink_arena_create_dry(&r->arena);
-    r->ctx = (ink_ctx){.device = &device, .arena = &r->arena, .error = r->error};
+    r->networks = &r->own;
+    r->ctx = (ink_ctx){.device = r->device ? r->device : &host, .arena = &r->arena, .error = r->error};
     picture(r);
     r->plan->scratch_bytes = (int64_t)r->arena.peak;
     ink_status status = r->ctx.status;
     release(r);
-    if (status == INK_OK) status = ink_budget_apply(r->plan, r->needs, r->request.ram_budget, base_bytes(r), r->error);
-    return status;
+    if (status != INK_OK) return status;
+    if (!is_remote(r)) return ink_budget_apply(r->plan, r->needs, r->request.ram_budget, base_bytes(r), r->error);
+    const ink_mmdit_config *config = &r->model->config.mmdit;
+    r->kept_bytes = r->request.steps * config->dim * (12 * config->n_layers + 2) * (int64_t)sizeof(float) + 4096;
+    return ink_budget_apply_device(r->plan, r->needs, ink_networks_limit(kept, r->device, r->request.vram_budget),
+                                   r->kept_bytes + DEVICE_EXTRA_BYTES, r->error);
 }
 
-ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
-    run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
-    ink_status status = run_dry(&dry);
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_request *request,
+                             ink_error *error) {
+    run dry = {.model = model, .device = device, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
+    ink_status status = run_dry(&dry, NULL);
     ink_needs_release(dry.needs);
     return status;
 }
@@ -474,21 +611,44 @@ static ink_status check_memory(const ink_memory_plan *plan, const ink_model *mod
         plan->weight_bytes > plan->scratch_bytes && model->precision != INK_PRECISION_Q4 ? " or --precision q4" : "");
 }
 
+/* What a session keeps for its pictures must not stand in the way of one that needs more. */
+static bool take_arena(run *r, size_t size) {
+    ink_networks *kept = r->networks;
+    if (!is_remote(r)) return ink_arena_create(&r->arena, size);
+    if (!r->plan->gpu_keeps_weights)
+        for (int i = 0; i < INK_N_COMPONENTS; i++) ink_networks_drop(kept, (ink_component)i);
+    if (kept->scratch_bytes < size) {
+        ink_replay_release(r->device, &kept->forward);
+        r->device->memory->release(r->device, kept->scratch);
+        kept->scratch = r->device->memory->alloc(r->device, size);
+        kept->scratch_bytes = kept->scratch ? size : 0;
+    }
+    ink_arena_create_over(&r->arena, kept->scratch, size);
+    return kept->scratch != NULL;
+}
+
 static ink_status draw(ink_session *session, const ink_request *request, const float *noise, ink_image **image, ink_stages *stages,
                        ink_error *error) {
     const ink_model *model = session->model;
     double began = ink_seconds();
     session->stats = (ink_stats){.threads = ink_threads_count(session->threads), .cpu = session->device.tier};
     ink_memory_plan plan;
-    run dry = {.model = model, .request = ink_request_resolved(request, model), .plan = &plan, .error = error};
-    ink_status status = run_dry(&dry);
-    if (status == INK_OK) status = check_memory(&plan, model, error);
+    const ink_device *device = &session->device;
+    run dry = {.model = model,
+               .device = device->memory ? device : NULL,
+               .request = ink_request_resolved(request, model),
+               .plan = &plan,
+               .error = error};
+    ink_status status = run_dry(&dry, &session->networks);
+    if (status == INK_OK && !device->memory) status = check_memory(&plan, model, error);
     if (status != INK_OK) {
         ink_needs_release(dry.needs);
         return status;
     }
 
     run r = {.session = session,
+             .device = device,
+             .kept_bytes = dry.kept_bytes,
              .model = model,
              .request = dry.request,
              .noise = noise,
@@ -498,13 +658,14 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     memcpy(r.needs, dry.needs, sizeof r.needs);
     memcpy(r.phase_work, dry.phase_work, sizeof r.phase_work);
     memcpy(r.component_bytes, dry.component_bytes, sizeof r.component_bytes);
-    if (!ink_arena_create(&r.arena, (size_t)plan.scratch_bytes)) {
+    r.networks = device->memory ? &session->networks : &r.own;
+    if (!take_arena(&r, (size_t)plan.scratch_bytes)) {
         ink_needs_release(r.needs);
         return ink_fail(error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)plan.scratch_bytes / 1048576.0);
     }
-    r.arena.poison = session->poison;
+    r.arena.poison = session->poison && !device->memory;
     r.ctx = (ink_ctx){.device = &session->device,
-                      .check = session->check ? &session->definition : NULL,
+                      .check = session->check && !device->memory ? &session->definition : NULL,
                       .arena = &r.arena,
                       .cancel = &session->cancel,
                       .trace = session->trace,
@@ -516,9 +677,11 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     picture(&r);
     if (image && !failed(&r)) *image = make_image(&r);
     status = r.ctx.status;
+    /* After a failure nobody knows what is there. */
+    if (failed(&r) && device->memory) ink_networks_release(&session->networks, device);
     release(&r);
     ink_needs_release(r.needs);
-    session->stats.peak_bytes = plan.peak_bytes;
+    session->stats.peak_bytes = device->memory ? plan.gpu_peak_bytes : plan.peak_bytes;
     session->stats.total_seconds = ink_seconds() - began;
     return status;
 }

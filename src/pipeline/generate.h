@@ -4,6 +4,7 @@
 
 #include "ops/ops.h"
 #include "pipeline/model.h"
+#include "pipeline/networks.h"
 #include "pipeline/stages.h"
 
 struct ink_session {
@@ -11,21 +12,20 @@ struct ink_session {
     ink_threads *threads;
     ink_device device;
     ink_device definition; /* tier ref, for INK_CHECK */
+    char no_gpu[200];      /* why "auto" took none; "" */
     bool check, poison;
     FILE *trace;
     void (*observe)(void *user, ink_tensor x, const ink_weight *w); /* as in ink_ctx; NULL */
     void *observe_user;
     atomic_int cancel;
-    ink_stats stats; /* of the last run */
+    ink_networks networks; /* kept on a device */
+    ink_stats stats;       /* of the last run */
 };
 
-struct ink_image {
-    int64_t width, height;
-    uint8_t *pixels; /* owned: [height, width, 3] */
-};
-
-/* Runs a checked request dry and counts. Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY. */
-ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error);
+/* Runs a checked request dry and counts. device: NULL, or the one that is to draw. Errors: ARGUMENT, FORMAT (a tensor that does not
+   fit), MEMORY. */
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_request *request,
+                             ink_error *error);
 
 /*
  * Draws. image and stages may each be NULL; stages must be empty and are released by the caller in any case. noise, if not NULL, is

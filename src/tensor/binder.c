@@ -23,22 +23,27 @@ static void **grow(void **list, size_t n, size_t *capacity) {
     return copy;
 }
 
+static bool make_room(ink_blocks *blocks) {
+    void **list = grow(blocks->list, blocks->n, &blocks->capacity);
+    if (list) blocks->list = list;
+    return list != NULL;
+}
+
 static void *store_take(ink_binder *binder, size_t size) {
     if (binder->acquired) return ink_arena_take(&binder->residency->buffer, size);
-    ink_store *store = binder->store;
-    void **blocks = grow(store->blocks, store->n_blocks, &store->capacity);
-    if (!blocks) return NULL;
-    store->blocks = blocks;
-    void *block = ink_alloc_unset(size);
+    ink_blocks *host = &binder->store->host;
+    void *block = make_room(host) ? ink_alloc_unset(size) : NULL;
     if (!block) return NULL;
-    store->blocks[store->n_blocks++] = block;
-    store->bytes += (int64_t)size;
+    host->list[host->n++] = block;
+    binder->store->bytes += (int64_t)size;
     return block;
 }
 
 void ink_store_release(ink_store *store) {
-    for (size_t i = 0; i < store->n_blocks; i++) ink_free(store->blocks[i]);
-    ink_free(store->blocks);
+    for (size_t i = 0; i < store->host.n; i++) ink_free(store->host.list[i]);
+    for (size_t i = 0; i < store->placed.n; i++) store->memory->release(store->device, store->placed.list[i]);
+    ink_free(store->host.list);
+    ink_free(store->placed.list);
     *store = (ink_store){0};
 }
 
@@ -128,22 +133,27 @@ static bool only_ones(const ink_tensor_info *info, int first) {
 
 /* Counts size bytes as used in place. */
 static void count_mapped(ink_binder *binder, int64_t size) {
+    if (binder->memory) return; /* it will be placed */
     binder->mapped_bytes += size;
     if (binder->part && !binder->acquired) binder->part->mapped_bytes += size;
 }
 
 /* Counts size bytes as a part's. */
 static void count_stored(ink_binder *binder, int64_t size) {
-    if (!binder->part || binder->acquired) return;
+    if (binder->memory || !binder->part || binder->acquired) return;
     binder->part->stored_bytes += size;
     binder->part->buffer_bytes += (int64_t)ink_arena_rounded((size_t)size);
+}
+
+static void count_held(ink_binder *binder, int64_t size) {
+    binder->stored_bytes += size;
+    if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
 }
 
 /* Counts size bytes as held by the store and, when loading, takes them. NULL when there is nothing to fill. */
 static void *take(ink_binder *binder, const char *name, int64_t size) {
     count_stored(binder, size);
-    binder->stored_bytes += size;
-    if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
+    if (!binder->memory) count_held(binder, size);
     if (binder->mode != INK_BIND_LOAD) return NULL;
     void *block = store_take(binder, (size_t)size);
     if (!block)
@@ -176,19 +186,92 @@ static void report_loaded(ink_binder *binder) {
         binder->status = binder->loaded(binder->loaded_user, binder);
 }
 
+/* ---- on a device ----------------------------------------------------------------------------------------------------- */
+
+/* Brings size bytes, if there are any, to the device, where *data then points. */
+static void place_block(ink_binder *binder, const void **data, int64_t size, const char *name) {
+    const int64_t granule = 256;
+    if (size == 0 || binder->status != INK_OK) return;
+    count_held(binder, (size + granule - 1) / granule * granule);
+    if (binder->mode != INK_BIND_LOAD) return;
+    ink_store *store = binder->store;
+    store->memory = binder->memory;
+    store->device = binder->device;
+    void *block = make_room(&store->placed) ? binder->memory->alloc(binder->device, (size_t)size) : NULL;
+    if (!block) {
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY,
+                                  "%s: no memory on the device for tensor %s, %lld bytes, after %.2f GiB of others", origin(binder),
+                                  name, (long long)size, (double)binder->stored_bytes / 1073741824.0);
+        return;
+    }
+    store->placed.list[store->placed.n++] = block;
+    binder->memory->upload(binder->device, block, *data, (size_t)size);
+    const char *failure = binder->memory->failure(binder->device);
+    if (failure) binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", origin(binder), name, failure);
+    *data = block;
+}
+
+static void place_matrix(ink_binder *binder, ink_weight *w, const char *name) {
+    int64_t n_scales = w->group ? w->rows * (w->cols / w->group) : w->scales || w->n_scales ? w->n_scales : 0;
+    int64_t data_bytes = w->rows * w->cols / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
+    int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(w->scale_dtype);
+    place_block(binder, &w->data, data_bytes, name);
+    place_block(binder, &w->scales, scale_bytes, name);
+    place_block(binder, &w->biases, w->group ? scale_bytes : 0, name);
+}
+
+/* The matrix and its branch; what they were made of on the host goes, from its block number `mark` on. */
+static void place_weight(ink_binder *binder, ink_weight *w, size_t mark, const char *name) {
+    if (!binder->memory) return;
+    place_matrix(binder, w, name);
+    /* The binder made them, and nobody else has them yet. */
+    ink_weight *down = (ink_weight *)(uintptr_t)w->down, *up = (ink_weight *)(uintptr_t)w->up;
+    if (down) place_matrix(binder, down, name);
+    if (up) place_matrix(binder, up, name);
+    if (!binder->store) return;
+    ink_blocks *host = &binder->store->host;
+    size_t n_kept = mark;
+    for (size_t i = mark; i < host->n; i++)
+        if (host->list[i] == down || host->list[i] == up)
+            host->list[n_kept++] = host->list[i];
+        else
+            ink_free(host->list[i]);
+    host->n = n_kept;
+}
+
+/* Vectors take 16 bits where they have no more, but with f32 everywhere. */
+static void place_vector(ink_binder *binder, ink_tensor *x, size_t mark, const char *name) {
+    if (!binder->memory) return;
+    bool halves = binder->precision != INK_PRECISION_F32 && x->data;
+    for (int64_t i = 0; halves && i < x->cols; i++) halves = ink_round_to_bf16(x->data[i]) == x->data[i];
+    uint16_t *narrow = halves ? store_take(binder, (size_t)x->cols * sizeof *narrow) : NULL;
+    for (int64_t i = 0; narrow && i < x->cols; i++) narrow[i] = ink_bf16_from_f32(x->data[i]);
+    const void *data = narrow ? (const void *)narrow : x->data;
+    if (narrow) x->type = INK_BF16;
+    place_block(binder, &data, x->cols * (int64_t)ink_dtype_size(x->type), name);
+    x->data = (float *)(uintptr_t)data;
+    place_weight(binder, &(ink_weight){0}, mark, name);
+}
+
+static size_t host_mark(const ink_binder *binder) { return binder->store ? binder->store->host.n : 0; }
+
 /* ---- random numbers -------------------------------------------------------------------------------------------------- */
 
 static void bind_random_vector(ink_binder *binder, ink_tensor *dst, const char *name) {
+    size_t mark = host_mark(binder);
     dst->data = take(binder, name, dst->cols * (int64_t)sizeof(float));
     if (dst->data) ink_synthetic_vector(binder->synthetic, dst->data, dst->cols, name);
+    place_vector(binder, dst, mark, name);
     report_loaded(binder);
 }
 
 static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype form, const char *name) {
+    size_t mark = host_mark(binder);
     dst->dtype = form;
     take_described(binder, dst, name);
     if (binder->mode == INK_BIND_LOAD && binder->status == INK_OK && !ink_synthetic_matrix(binder->synthetic, dst, name))
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", origin(binder), name);
+    place_weight(binder, dst, mark, name);
 }
 
 /* ---- vectors -------------------------------------------------------------------------------------------------------- */
@@ -211,6 +294,7 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
     }
     const ink_tensor_info *info = named ? look_up(binder, name) : NULL;
     if (!info) return;
+    size_t mark = host_mark(binder);
     if (info->n_dims < 1 || info->shape[0] != n || !only_ones(info, 1)) {
         char expected[32];
         snprintf(expected, sizeof expected, "[%lld]", (long long)n);
@@ -225,6 +309,7 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
         dst->data = take(binder, name, n * (int64_t)sizeof(float));
         if (dst->data) ink_convert(dst->data, INK_F32, info->data, info->dtype, n);
     }
+    place_vector(binder, dst, mark, name);
     report_loaded(binder);
 }
 
@@ -299,6 +384,9 @@ static bool read_stored(ink_binder *binder, ink_weight *w, const ink_tensor_info
 /* ---- matrices in the form that is wanted ------------------------------------------------------------------------------- */
 
 static bool is_small(ink_dtype dtype) { return dtype != INK_F32 && dtype != INK_BF16 && dtype != INK_F16; }
+
+/* GGUF's, which only the host decodes. */
+static bool is_block_type(ink_dtype dtype) { return !ink_dtype_is_float(dtype) && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8; }
 
 /* What a matrix stored so becomes. */
 static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored, bool sensitive) {
@@ -415,9 +503,11 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     if (binder->adapters) binder->status = ink_adapters_find(binder->adapters, &change, name, rows, cols, binder->error);
     bool changed = change.dense || change.rank > 0, merge = changed && binder->merge;
     ink_dtype form = wanted_form(binder, &stored, sensitive);
+    if (binder->memory && is_block_type(form)) form = INK_BF16;
     if (merge) form = merged_form(binder, form, name);
     if (binder->status != INK_OK) return;
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
+    size_t mark = host_mark(binder);
     /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
     bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
     if (form == stored.dtype && readable && !merge) {
@@ -432,6 +522,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     }
     dst->name = info->name;
     if (changed && !merge && binder->status == INK_OK) attach_branch(binder, dst, change, name);
+    place_weight(binder, dst, mark, name);
     report_loaded(binder);
 }
 
@@ -520,17 +611,23 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
         (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
         count_mapped(binder, (int64_t)info->n_bytes);
         if (binder->mode == INK_BIND_LOAD) dst->data = info->data;
+        place_weight(binder, dst, host_mark(binder), name);
         return;
     }
+    size_t mark = host_mark(binder);
     count_converted(binder, info);
     dst->data = take(binder, name, dst->rows * dst->cols * (int64_t)ink_dtype_size(dst->dtype));
-    if (!dst->data) return;
+    if (!dst->data) {
+        place_weight(binder, dst, mark, name);
+        return;
+    }
     float *taps = ink_alloc_array((size_t)kk, sizeof *taps);
     if (!taps)
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to rearrange tensor %s",
                                   ink_weights_origin(binder->weights), name);
     for (int64_t o = 0; taps && o < dst->rows; o++) repack_row(dst, o, info, layout, kk, taps);
     ink_free(taps);
+    place_weight(binder, dst, mark, name);
     ink_mapfile_drop(info->data, info->n_bytes);
 }
 

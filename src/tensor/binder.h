@@ -10,17 +10,24 @@
 #include <stdbool.h>
 
 #include "tensor/adapters.h"
+#include "tensor/device_memory.h"
 #include "tensor/residency.h"
 #include "tensor/synthetic.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 #include "tensor/weights.h"
 
-/* Memory that holds converted weights, released at once. */
+typedef struct ink_blocks {
+    void **list;
+    size_t n, capacity;
+} ink_blocks;
+
+/* Memory that holds converted weights, or all of them where they lie on a device; released at once. */
 typedef struct ink_store {
-    void **blocks;
-    size_t n_blocks, capacity;
-    int64_t bytes;
+    ink_blocks host, placed;         /* placed: on the device */
+    int64_t bytes;                   /* of host */
+    const ink_device_memory *memory; /* of placed */
+    const struct ink_device *device;
 } ink_store;
 
 void ink_store_release(ink_store *store);
@@ -38,14 +45,16 @@ typedef struct ink_binder {
     /* NULL, or what fills random numbers in: weights are then not looked at, and any name and shape is as the model has it. */
     ink_synthetic *synthetic;
     ink_bind_mode mode;
-    ink_precision precision;  /* INK_PRECISION_AUTO: every matrix as it is stored */
-    ink_adapters *adapters;   /* NULL, or what is to be added to matrices */
-    bool merge;               /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
-    ink_store *store;         /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
-    ink_residency *residency; /* NULL, or what stays of the parts that the model names */
-    ink_part *part;           /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
-    bool later;               /* ... and it is only looked up, since it will come and go */
-    bool acquired;            /* ... and it has come, into the residency's buffer */
+    ink_precision precision;         /* INK_PRECISION_AUTO: every matrix as it is stored */
+    ink_adapters *adapters;          /* NULL, or what is to be added to matrices */
+    bool merge;                      /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
+    ink_store *store;                /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
+    const ink_device_memory *memory; /* NULL, or where all weights go: the store's then, too. GGUF's types become BF16 there */
+    const struct ink_device *device; /* ... of which device */
+    ink_residency *residency;        /* NULL, or what stays of the parts that the model names */
+    ink_part *part;                  /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
+    bool later;                      /* ... and it is only looked up, since it will come and go */
+    bool acquired;                   /* ... and it has come, into the residency's buffer */
     ink_error *error;
     ink_status status;
     int64_t mapped_bytes;            /* used in place */

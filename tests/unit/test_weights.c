@@ -246,7 +246,7 @@ static void test_types_and_places(void **state) {
             assert_int_equal(check.stored_bytes, binder.stored_bytes);
             assert_int_equal(store.bytes, binder.stored_bytes);
             ink_store_release(&store);
-            assert_int_equal(store.n_blocks, 0);
+            assert_int_equal(store.host.n, 0);
         }
     ink_weights_close(&weights);
     test_folder_remove(folder);
@@ -446,7 +446,7 @@ static void check_conv(int n_dims, int64_t kt, int64_t k, ink_dtype target, bool
                 assert_true(element(&weight, (o * k * k + j) * IN + i) == expected);
             }
     bool in_place = (k == 1 || last) && kt == 1 && target == INK_F32;
-    assert_int_equal(store.n_blocks, in_place ? 0 : 1);
+    assert_int_equal(store.host.n, in_place ? 0 : 1);
     assert_int_equal(binder.stored_bytes, in_place ? 0 : OUT * IN * k * k * (int64_t)ink_dtype_size(target));
     ink_store_release(&store);
     ink_weights_close(&weights);

@@ -63,6 +63,8 @@ void *ink_cuda_scratch(ink_cuda *c, size_t bytes);
 static inline size_t ink_cuda_aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 /* What is opened and closed with the state. */
+bool ink_cuda_staging_open(ink_cuda *c);
+void ink_cuda_staging_close(ink_cuda *c);
 bool ink_cuda_linear_open(ink_cuda *c);
 void ink_cuda_linear_close(ink_cuda *c);
 bool ink_cuda_attention_open(ink_cuda *c);
@@ -87,6 +89,8 @@ template <typename F> static inline void ink_with_type(ink_tensor x, F f) {
     else
         f(static_cast<float *>(nullptr));
 }
+
+extern const ink_device_memory ink_cuda_memory; /* cuda_memory.cu */
 
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,190 @@
+/*
+ * cuda_memory.cu - memory of the GPU: taken and released in the order of its stream, filled from the host's through pinned
+ * staging, and work that is recorded and replayed as a graph.
+ */
+#include "ops/cuda/cuda_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+
+/* ---- staging --------------------------------------------------------------------------------------------------------- */
+
+/*
+ * A copy from pageable memory is made by one thread of the driver, at a fraction of what the link carries. So several of our own
+ * copy into a pinned buffer while the other one is on its way.
+ */
+constexpr size_t STAGING_BYTES = (size_t)64 << 20, SMALL_BYTES = (size_t)1 << 20;
+constexpr int N_BUFFERS = 2, MOST_COPIERS = 8;
+
+struct ink_cuda_staging {
+    char *buffers[N_BUFFERS];
+    cudaEvent_t sent[N_BUFFERS]; /* the buffer is free again */
+    int next;
+    int n_copiers;
+};
+
+bool ink_cuda_staging_open(ink_cuda *c) {
+    c->staging = new (std::nothrow) ink_cuda_staging{};
+    if (!c->staging) return false;
+    int n_cores = (int)std::thread::hardware_concurrency();
+    c->staging->n_copiers = std::clamp(n_cores / 2, 1, MOST_COPIERS);
+    return true;
+}
+
+void ink_cuda_staging_close(ink_cuda *c) {
+    if (!c->staging) return;
+    for (int i = 0; i < N_BUFFERS; i++) {
+        if (c->staging->sent[i]) cudaEventDestroy(c->staging->sent[i]);
+        if (c->staging->buffers[i]) cudaFreeHost(c->staging->buffers[i]);
+    }
+    delete c->staging;
+    c->staging = nullptr;
+}
+
+/* Not before something large is to be copied. */
+static bool get_ready(ink_cuda *c) {
+    ink_cuda_staging *s = c->staging;
+    for (int i = 0; i < N_BUFFERS; i++) {
+        if (s->buffers[i]) continue;
+        if (!ink_cuda_ok(c, cudaMallocHost((void **)&s->buffers[i], STAGING_BYTES), "pinned memory") ||
+            !ink_cuda_ok(c, cudaEventCreateWithFlags(&s->sent[i], cudaEventDisableTiming), "event"))
+            return false;
+    }
+    return true;
+}
+
+static void copy_parallel(char *dst, const char *src, size_t bytes, int n) {
+    size_t share = (bytes / (size_t)n + 4095) / 4096 * 4096;
+    std::vector<std::thread> helpers;
+    for (size_t first = share; first < bytes; first += share)
+        helpers.emplace_back([=] { memcpy(dst + first, src + first, std::min(share, bytes - first)); });
+    memcpy(dst, src, std::min(share, bytes));
+    for (std::thread &helper : helpers) helper.join();
+}
+
+static void upload_large(ink_cuda *c, char *dst, const char *src, size_t bytes) {
+    ink_cuda_staging *s = c->staging;
+    if (!get_ready(c)) return;
+    for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
+        size_t n = std::min(STAGING_BYTES, bytes - at);
+        int i = s->next;
+        s->next = (i + 1) % N_BUFFERS;
+        if (!ink_cuda_ok(c, cudaEventSynchronize(s->sent[i]), "upload")) return;
+        copy_parallel(s->buffers[i], src + at, n, s->n_copiers);
+        if (!ink_cuda_ok(c, cudaMemcpyAsync(dst + at, s->buffers[i], n, cudaMemcpyHostToDevice, c->stream), "upload") ||
+            !ink_cuda_ok(c, cudaEventRecord(s->sent[i], c->stream), "upload"))
+            return;
+    }
+}
+
+/* ---- the table ------------------------------------------------------------------------------------------------------- */
+
+static void *alloc(const ink_device *device, size_t bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    void *memory = nullptr;
+    cudaSetDevice(c->ordinal);
+    if (cudaMallocAsync(&memory, bytes, c->stream) == cudaSuccess) return memory;
+    cudaGetLastError(); /* too much was asked for; that is all */
+    return nullptr;
+}
+
+static void release(const ink_device *device, void *memory) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (memory) cudaFreeAsync(memory, c->stream);
+}
+
+static void *alloc_shared(const ink_device *device, size_t bytes) {
+    void *memory = nullptr;
+    cudaSetDevice(ink_cuda_of(device)->ordinal);
+    if (cudaHostAlloc(&memory, bytes, cudaHostAllocMapped) == cudaSuccess) return memory;
+    cudaGetLastError();
+    return nullptr;
+}
+
+static void release_shared(const ink_device *device, void *memory) {
+    cudaStreamSynchronize(ink_cuda_of(device)->stream);
+    if (memory) cudaFreeHost(memory);
+}
+
+static void upload(const ink_device *device, void *dst, const void *src, size_t bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    /* The driver has read pageable memory by the time it returns. */
+    if (bytes < SMALL_BYTES)
+        ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream), "upload");
+    else
+        upload_large(c, (char *)dst, (const char *)src, bytes);
+}
+
+static void download(const ink_device *device, void *dst, const void *src, size_t bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    if (ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream), "download"))
+        ink_cuda_ok(c, cudaStreamSynchronize(c->stream), "download");
+}
+
+static void wait(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    ink_cuda_ok(c, cudaStreamSynchronize(c->stream), "the GPU");
+}
+
+/* What the pool keeps of released memory is free as well. */
+static void info(const ink_device *device, int64_t *free_bytes, int64_t *total_bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    size_t free_now = 0, total = 0;
+    uint64_t reserved = 0, used = 0;
+    cudaMemPool_t pool;
+    cudaSetDevice(c->ordinal);
+    cudaMemGetInfo(&free_now, &total);
+    if (cudaDeviceGetDefaultMemPool(&pool, c->ordinal) == cudaSuccess) {
+        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
+        cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used);
+    }
+    *free_bytes = (int64_t)(free_now + (reserved - used));
+    *total_bytes = (int64_t)total;
+}
+
+static const char *failure(const ink_device *device) {
+    const ink_cuda *c = ink_cuda_of(device);
+    return ink_cuda_failed(c) ? c->failure : nullptr;
+}
+
+/* ---- recorded work ----------------------------------------------------------------------------------------------------- */
+
+static bool record_begin(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c) || c->recording) return false;
+    c->recording = cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess;
+    if (!c->recording) cudaGetLastError();
+    return c->recording;
+}
+
+static void *record_end(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!c->recording) return nullptr;
+    c->recording = false;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    if (!ink_cuda_ok(c, cudaStreamEndCapture(c->stream, &graph), "recording")) return nullptr;
+    ink_cuda_ok(c, cudaGraphInstantiate(&executable, graph, 0), "recording");
+    cudaGraphDestroy(graph);
+    return executable;
+}
+
+static void replay(const ink_device *device, void *record) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!ink_cuda_failed(c)) ink_cuda_ok(c, cudaGraphLaunch((cudaGraphExec_t)record, c->stream), "replay");
+}
+
+static void record_release(const ink_device *device, void *record) {
+    cudaStreamSynchronize(ink_cuda_of(device)->stream);
+    if (record) cudaGraphExecDestroy((cudaGraphExec_t)record);
+}
+
+const ink_device_memory ink_cuda_memory = {
+    alloc, release, alloc_shared, release_shared, upload,         download, wait,
+    info,  failure, record_begin, record_end,     replay, record_release,
+};

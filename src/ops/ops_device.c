@@ -1,0 +1,72 @@
+/* ops_device.c - what a run needs of a device beside its ops: numbers that go to and fro, and work that is replayed. */
+#include "base/memory.h"
+#include "ops/ops.h"
+
+void ink_check_device(ink_ctx *c) {
+    const ink_device_memory *memory = c->device->memory;
+    const char *failure = memory ? memory->failure(c->device) : NULL;
+    if (failure && c->status == INK_OK) c->status = ink_fail(c->error, INK_ERROR_DEVICE, "%s: %s", c->device->tier, failure);
+}
+
+/* ---- numbers ----------------------------------------------------------------------------------------------------- */
+
+ink_tensor ink_host_begin(ink_ctx *c, ink_tensor x, ink_host_access access) {
+    const ink_device_memory *memory = c->device->memory;
+    if (!memory) return x;
+    ink_tensor host = ink_view(NULL, x.rows, x.cols);
+    if (c->status != INK_OK) return host;
+    host.data = ink_alloc_array((size_t)x.rows, (size_t)x.cols * sizeof *host.data);
+    if (!host.data) c->status = ink_fail(c->error, INK_ERROR_MEMORY, "no memory for numbers of the %s", c->device->tier);
+    if (host.data && access == INK_HOST_READ) {
+        memory->download(c->device, host.data, x.data, (size_t)(x.rows * x.cols) * sizeof *host.data);
+        ink_check_device(c);
+    }
+    return host;
+}
+
+void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access access) {
+    const ink_device_memory *memory = c->device->memory;
+    if (!memory) return;
+    if (access == INK_HOST_WRITE && host.data && c->status == INK_OK) {
+        memory->upload(c->device, x.data, host.data, (size_t)(x.rows * x.cols) * sizeof *host.data);
+        ink_check_device(c);
+    }
+    ink_free(host.data);
+}
+
+/* ---- replay ------------------------------------------------------------------------------------------------------ */
+
+bool ink_replay_begin(ink_ctx *c, ink_replay *r) {
+    const ink_device_memory *memory = c->device->memory;
+    if (r->record) return false;
+    r->work = c->work;
+    r->products = c->products;
+    /* The first time the ops get ready what they need, which no record may hold. A trace waits for each op. */
+    r->recording = memory && !c->trace && !ink_ctx_dry(c) && c->status == INK_OK && r->n_times > 0 &&
+                   memory->record_begin(c->device);
+    return true;
+}
+
+void ink_replay_end(ink_ctx *c, ink_replay *r) {
+    const ink_device_memory *memory = c->device->memory;
+    r->n_times++;
+    if (r->recording) {
+        r->recording = false;
+        r->work = c->work - r->work;
+        r->products = c->products - r->products;
+        r->record = memory->record_end(c->device);
+    } else if (r->record) {
+        c->work += r->work;
+        c->products += r->products;
+    } else {
+        return;
+    }
+    if (r->record && c->status == INK_OK) memory->replay(c->device, r->record);
+    ink_check_device(c);
+    if (c->worked) c->worked(c->worked_user);
+}
+
+void ink_replay_release(const ink_device *device, ink_replay *r) {
+    if (r->record) device->memory->record_release(device, r->record);
+    *r = (ink_replay){0};
+}

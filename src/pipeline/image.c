@@ -1,0 +1,37 @@
+/* image.c - a picture in memory. */
+#include "pipeline/image.h"
+
+#include <math.h>
+
+#include "base/memory.h"
+
+ink_image *ink_image_make(const float *pixels, int64_t width, int64_t height) {
+    int64_t n = width * height * 3;
+    ink_image *image = ink_alloc(sizeof *image);
+    if (image) image->pixels = ink_alloc((size_t)n);
+    if (!image || !image->pixels) {
+        ink_image_destroy(&image);
+        return NULL;
+    }
+    image->width = width;
+    image->height = height;
+    /* NaN has no shade; it shows as black. */
+    for (int64_t i = 0; i < n; i++) {
+        float value = ink_shade(pixels[i]);
+        image->pixels[i] = value != value ? 0 : (uint8_t)lrintf(value * 255.0f);
+    }
+    return image;
+}
+
+int64_t ink_image_width(const ink_image *image) { return image->width; }
+
+int64_t ink_image_height(const ink_image *image) { return image->height; }
+
+const uint8_t *ink_image_pixels(const ink_image *image) { return image->pixels; }
+
+void ink_image_destroy(ink_image **image) {
+    if (!*image) return;
+    ink_free((*image)->pixels);
+    ink_free(*image);
+    *image = NULL;
+}

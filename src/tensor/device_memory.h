@@ -1,0 +1,37 @@
+/*
+ * device_memory.h - the memory of a device that does not compute in the host's, as those see it who bring numbers there.
+ */
+#ifndef INK_TENSOR_DEVICE_MEMORY_H
+#define INK_TENSOR_DEVICE_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ink_device;
+
+/*
+ * The memory of a device that does not compute in the host's. Its addresses mean nothing to the host, but for shared ones. Work is
+ * queued, in order; a failure is kept until `failure` is asked.
+ */
+typedef struct ink_device_memory {
+    void *(*alloc)(const struct ink_device *, size_t bytes); /* NULL when there is none; released in any order */
+    void (*release)(const struct ink_device *, void *memory);
+    void *(*alloc_shared)(const struct ink_device *, size_t bytes); /* of the host, and read and written by the device: slow */
+    void (*release_shared)(const struct ink_device *, void *memory);
+    void (*upload)(const struct ink_device *, void *dst, const void *src, size_t bytes);   /* src is free when it returns */
+    void (*download)(const struct ink_device *, void *dst, const void *src, size_t bytes); /* dst is there when it returns */
+    void (*wait)(const struct ink_device *);                                               /* until all that was queued is done */
+    void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);
+    const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */
+    /*
+     * Recorded work. record_begin: what is queued from here on is kept instead of done; record_end gives it, or NULL where that is
+     * not possible; replay queues it, any number of times, on the addresses that were used.
+     */
+    bool (*record_begin)(const struct ink_device *);
+    void *(*record_end)(const struct ink_device *);
+    void (*replay)(const struct ink_device *, void *record);
+    void (*record_release)(const struct ink_device *, void *record);
+} ink_device_memory;
+
+#endif
