@@ -1,0 +1,352 @@
+/*
+ * cuda_small.cu - ops that go over their operands once, element by element, and the guidance, which also needs lengths of rows.
+ *
+ * Most are a functor that is called for W columns of a row: W is 4 where everything is aligned to as many elements, else 1.
+ */
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "cuda_state.h"
+
+namespace {
+
+/* ---- going over rows ------------------------------------------------------------------------------------------------ */
+
+/* W elements, read and written at once. */
+template <typename T, int W> struct alignas(sizeof(T) * W) pack { T e[W]; };
+
+template <int W, typename T> __device__ void load_pack(float (&v)[W], const T *p) {
+    pack<T, W> raw = *reinterpret_cast<const pack<T, W> *>(p);
+#pragma unroll
+    for (int i = 0; i < W; i++) v[i] = ink_load(&raw.e[i]);
+}
+
+template <int W, typename T> __device__ void store_pack(T *p, const float (&v)[W]) {
+    pack<T, W> raw;
+#pragma unroll
+    for (int i = 0; i < W; i++) ink_store(&raw.e[i], v[i]);
+    *reinterpret_cast<pack<T, W> *>(p) = raw;
+}
+
+template <typename T> __device__ T *at(ink_tensor x, int64_t row, int64_t col) {
+    return reinterpret_cast<T *>(x.data) + row * x.stride + col;
+}
+
+/* Where speed does not matter: an element of either type. */
+__device__ float any_at(ink_tensor x, int64_t row, int64_t col) {
+    return x.type == INK_BF16 ? ink_load(at<const __nv_bfloat16>(x, row, col)) : ink_load(at<const float>(x, row, col));
+}
+
+constexpr int THREADS = 256, MAX_GRID_Y = 65535, MAX_GRID_X = INT32_MAX;
+
+/* A thread per W columns: blockDim.x of them side by side, blockDim.y rows. */
+template <int W, typename F> __global__ void __launch_bounds__(THREADS) go_over(int64_t rows, int64_t cols, F f) {
+    for (int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += (int64_t)gridDim.x * blockDim.y)
+        for (int64_t col = ((int64_t)blockIdx.y * blockDim.x + threadIdx.x) * W; col < cols;
+             col += (int64_t)gridDim.y * blockDim.x * W)
+            f(row, col);
+}
+
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* cols is a multiple of W. */
+template <int W, typename F> void launch(ink_cuda *c, int64_t rows, int64_t cols, F f, const char *name) {
+    if (rows == 0 || cols == 0) return;
+    int64_t packs = cols / W;
+    unsigned width = 1;
+    while (width < packs && width < THREADS) width *= 2;
+    unsigned height = THREADS / width;
+    dim3 grid((unsigned)least((rows + height - 1) / height, MAX_GRID_X), (unsigned)least((packs + width - 1) / width, MAX_GRID_Y));
+    go_over<W><<<grid, dim3(width, height), 0, c->stream>>>(rows, cols, f);
+    ink_cuda_launched(c, name);
+}
+
+/* Whether each row can be read in packs of n elements. */
+bool in_packs(ink_tensor x, int64_t n) {
+    int64_t size = x.type == INK_BF16 ? 2 : 4;
+    return reinterpret_cast<uintptr_t>(x.data) % (uintptr_t)(n * size) == 0 && x.cols % n == 0 &&
+           (x.rows <= 1 || x.stride % n == 0);
+}
+
+constexpr int PACK = 4;
+
+/* Calls f with a constant of that value: f([&](auto w) { constexpr int W = decltype(w)::value; ... }). */
+template <typename F> void with_width(bool packs, F f) {
+    if (packs)
+        f(std::integral_constant<int, PACK>());
+    else
+        f(std::integral_constant<int, 1>());
+}
+
+template <typename P> using element = std::remove_pointer_t<P>;
+
+/* ---- element by element ---------------------------------------------------------------------------------------------- */
+
+template <typename TD, typename TA, typename TB, int W> struct silu_mul {
+    ink_tensor dst, a, b;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        float x[W], y[W];
+        load_pack(x, at<TA>(a, row, col));
+        load_pack(y, at<TB>(b, row, col));
+        /* The division may be coarse, and 0 where 1 + exp(-x) is huge: below -87 silu is next to nothing. */
+#pragma unroll
+        for (int i = 0; i < W; i++) x[i] = __fdividef(x[i], 1.0f + expf(-x[i])) * y[i];
+        store_pack(at<TD>(dst, row, col), x);
+    }
+};
+
+template <typename TX, typename TV, int W> struct euler_step {
+    ink_tensor x, v;
+    float dt;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        float a[W], b[W];
+        load_pack(a, at<TX>(x, row, col));
+        load_pack(b, at<TV>(v, row, col));
+#pragma unroll
+        for (int i = 0; i < W; i++) a[i] = fmaf(dt, b[i], a[i]);
+        store_pack(at<TX>(x, row, col), a);
+    }
+};
+
+template <typename TD, typename TX, int W> struct copy {
+    ink_tensor dst, x;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        float v[W];
+        load_pack(v, at<TX>(x, row, col));
+        store_pack(at<TD>(dst, row, col), v);
+    }
+};
+
+/* Over the pixels of x. */
+template <typename TD, typename TX, int W> struct upsample2x {
+    ink_tensor dst, x;
+    unsigned width;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        float v[W];
+        load_pack(v, at<TX>(x, row, col));
+        int64_t y = (unsigned)row / width, first = (4 * y * width) + 2 * ((unsigned)row % width);
+        store_pack(at<TD>(dst, first, col), v);
+        store_pack(at<TD>(dst, first + 1, col), v);
+        store_pack(at<TD>(dst, first + 2 * (int64_t)width, col), v);
+        store_pack(at<TD>(dst, first + 2 * (int64_t)width + 1, col), v);
+    }
+};
+
+/* Over [n, m], a frequency each. Rounded where the definition rounds, and nowhere else. */
+template <typename TD> struct timestep_embed {
+    ink_tensor dst, t;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        const float minus_ln_10000 = -9.210340371976184f;
+        int64_t half = dst.cols / 2;
+        float exponent = __fdiv_rn(__fmul_rn(minus_ln_10000, (float)col), (float)half);
+        float frequency = (float)exp((double)exponent);
+        double angle = (double)__fmul_rn(1000.0f, __fmul_rn(any_at(t, 0, row), frequency));
+        ink_store(at<TD>(dst, row, col), (float)cos(angle));
+        ink_store(at<TD>(dst, row, half + col), (float)sin(angle));
+    }
+};
+
+template <typename TD> struct unpatchify {
+    ink_tensor dst, latents, mean, std;
+    int64_t width, patch;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        int64_t py = row / width, px = row % width, token = py / patch * (width / patch) + px / patch;
+        float v = any_at(latents, token, col * patch * patch + py % patch * patch + px % patch);
+        ink_store(at<TD>(dst, row, col), fmaf(v, any_at(std, 0, col), any_at(mean, 0, col)));
+    }
+};
+
+/* ---- embed_rows ------------------------------------------------------------------------------------------------------ */
+
+/* Element i of an array that is aligned to nothing. */
+__device__ float element_of(const void *array, ink_dtype dtype, int64_t i) {
+    const unsigned char *bytes = static_cast<const unsigned char *>(array);
+    if (dtype == INK_F32) {
+        bytes += 4 * i;
+        return __uint_as_float(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | (unsigned)bytes[3] << 24);
+    }
+    if (dtype == INK_F8_E4M3) {
+        unsigned bits = bytes[i], exponent = bits >> 3 & 15, mantissa = bits & 7;
+        float v = exponent == 0 ? (float)mantissa * 0x1p-9f : ldexpf((float)(mantissa | 8), (int)exponent - 10);
+        if ((bits & 0x7f) == 0x7f) v = __uint_as_float(0x7fc00000);
+        return bits & 0x80 ? -v : v;
+    }
+    unsigned short bits = (unsigned short)(bytes[2 * i] | bytes[2 * i + 1] << 8);
+    return dtype == INK_BF16 ? __uint_as_float((unsigned)bits << 16) : __half2float(__ushort_as_half(bits));
+}
+
+/* As ink_weight_decode, where q * scale + bias is rounded twice. */
+template <typename TD> struct embed_rows {
+    ink_tensor dst;
+    ink_weight table; /* its pointers are the device's */
+    const int32_t *ids;
+
+    __device__ void operator()(int64_t row, int64_t col) const {
+        int64_t id = ids[row], i = id * table.cols + col;
+        float v;
+        if (table.dtype == INK_AFFINE_4 || table.dtype == INK_AFFINE_8) {
+            const unsigned char *q = static_cast<const unsigned char *>(table.data);
+            int level = table.dtype == INK_AFFINE_8 ? q[i] : q[i / 2] >> 4 * (i % 2) & 15;
+            int64_t group = id * (table.cols / table.group) + col / table.group;
+            v = __fadd_rn(__fmul_rn((float)level, element_of(table.scales, table.scale_dtype, group)),
+                          element_of(table.biases, table.scale_dtype, group));
+        } else {
+            v = element_of(table.data, table.dtype, i);
+            if (table.scales) v *= element_of(table.scales, table.scale_dtype, table.n_scales > 1 ? id : 0);
+        }
+        ink_store(at<TD>(dst, row, col), v);
+    }
+};
+
+/* ---- cfg_combine ----------------------------------------------------------------------------------------------------- */
+
+constexpr int WARP = 32;
+
+/* The same in all lanes, to the bit. */
+__device__ float warp_sum(float v) {
+    for (int offset = WARP / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(~0u, v, offset);
+    return v;
+}
+
+/* A warp per row; a lane reads what it writes over, so dst may be a source. */
+template <typename TD, typename TC, typename TU>
+__global__ void __launch_bounds__(THREADS) cfg_combine_rows(ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale) {
+    int64_t row = (int64_t)blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    if (row >= dst.rows) return;
+    auto mix = [scale](float with, float without) { return fmaf(scale, with - without, without); };
+    float cond_squares = 0, mixed_squares = 0;
+    for (int64_t col = lane; col < dst.cols; col += WARP) {
+        float with = ink_load(at<TC>(cond, row, col)), mixed = mix(with, ink_load(at<TU>(uncond, row, col)));
+        cond_squares = fmaf(with, with, cond_squares);
+        mixed_squares = fmaf(mixed, mixed, mixed_squares);
+    }
+    float ratio = sqrtf(warp_sum(cond_squares)) / sqrtf(warp_sum(mixed_squares));
+    for (int64_t col = lane; col < dst.cols; col += WARP) {
+        float mixed = mix(ink_load(at<TC>(cond, row, col)), ink_load(at<TU>(uncond, row, col)));
+        ink_store(at<TD>(dst, row, col), mixed * ratio);
+    }
+}
+
+} // namespace
+
+void ink_cuda_op_silu_mul(const ink_device *device, ink_tensor dst, ink_tensor a, ink_tensor b) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    ink_with_type(dst, [&](auto *d) {
+        ink_with_type(a, [&](auto *p) {
+            ink_with_type(b, [&](auto *q) {
+                with_width(in_packs(dst, PACK) && in_packs(a, PACK) && in_packs(b, PACK), [&](auto w) {
+                    constexpr int W = decltype(w)::value;
+                    silu_mul<element<decltype(d)>, element<decltype(p)>, element<decltype(q)>, W> f = {dst, a, b};
+                    launch<W>(c, dst.rows, dst.cols, f, "silu_mul");
+                });
+            });
+        });
+    });
+}
+
+void ink_cuda_op_euler_step(const ink_device *device, ink_tensor x, ink_tensor v, float dt) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    ink_with_type(x, [&](auto *p) {
+        ink_with_type(v, [&](auto *q) {
+            with_width(in_packs(x, PACK) && in_packs(v, PACK), [&](auto w) {
+                constexpr int W = decltype(w)::value;
+                euler_step<element<decltype(p)>, element<decltype(q)>, W> f = {x, v, dt};
+                launch<W>(c, x.rows, x.cols, f, "euler_step");
+            });
+        });
+    });
+}
+
+void ink_cuda_convert(ink_cuda *c, ink_tensor dst, ink_tensor x) {
+    if (ink_cuda_failed(c)) return;
+    ink_with_type(dst, [&](auto *p) {
+        ink_with_type(x, [&](auto *q) {
+            with_width(in_packs(dst, PACK) && in_packs(x, PACK), [&](auto w) {
+                constexpr int W = decltype(w)::value;
+                copy<element<decltype(p)>, element<decltype(q)>, W> f = {dst, x};
+                launch<W>(c, x.rows, x.cols, f, "copy");
+            });
+        });
+    });
+}
+
+void ink_cuda_op_copy(const ink_device *device, ink_tensor dst, ink_tensor x) { ink_cuda_convert(ink_cuda_of(device), dst, x); }
+
+void ink_cuda_op_upsample2x(const ink_device *device, ink_tensor dst, ink_tensor x, int64_t height, int64_t width) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    if (height * width > UINT32_MAX) {
+        ink_cuda_fail(c, "upsample2x: %lld x %lld pixels are too many", (long long)height, (long long)width);
+        return;
+    }
+    ink_with_type(dst, [&](auto *p) {
+        ink_with_type(x, [&](auto *q) {
+            with_width(in_packs(dst, PACK) && in_packs(x, PACK), [&](auto w) {
+                constexpr int W = decltype(w)::value;
+                upsample2x<element<decltype(p)>, element<decltype(q)>, W> f = {dst, x, (unsigned)width};
+                launch<W>(c, x.rows, x.cols, f, "upsample2x");
+            });
+        });
+    });
+}
+
+void ink_cuda_op_timestep_embed(const ink_device *device, ink_tensor dst, ink_tensor t) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    ink_with_type(dst, [&](auto *p) {
+        timestep_embed<element<decltype(p)>> f = {dst, t};
+        launch<1>(c, dst.rows, dst.cols / 2, f, "timestep_embed");
+    });
+}
+
+void ink_cuda_op_unpatchify(const ink_device *device, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std,
+                            int64_t height, int64_t width, int64_t patch) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    ink_with_type(dst, [&](auto *p) {
+        unpatchify<element<decltype(p)>> f = {dst, latents, mean, std, width, patch};
+        launch<1>(c, height * width, dst.cols, f, "unpatchify");
+    });
+}
+
+void ink_cuda_op_embed_rows(const ink_device *device, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c) || dst.rows == 0) return;
+    ink_dtype dtype = table->dtype;
+    bool floating = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16 || dtype == INK_F8_E4M3;
+    if (!floating && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8) {
+        ink_cuda_fail(c, "embed_rows: a table of type %d must be converted before", (int)dtype);
+        return;
+    }
+    size_t bytes = (size_t)dst.rows * sizeof *ids;
+    int32_t *copied = static_cast<int32_t *>(ink_cuda_scratch(c, bytes));
+    if (!copied || !ink_cuda_ok(c, cudaMemcpyAsync(copied, ids, bytes, cudaMemcpyHostToDevice, c->stream), "embed_rows")) return;
+    ink_with_type(dst, [&](auto *p) {
+        embed_rows<element<decltype(p)>> f = {dst, *table, copied};
+        launch<1>(c, dst.rows, dst.cols, f, "embed_rows");
+    });
+}
+
+void ink_cuda_op_cfg_combine(const ink_device *device, ink_tensor dst, ink_tensor cond, ink_tensor uncond, float scale) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c) || dst.rows == 0) return;
+    int64_t rows_per_block = THREADS / WARP, blocks = (dst.rows + rows_per_block - 1) / rows_per_block;
+    ink_with_type(dst, [&](auto *d) {
+        ink_with_type(cond, [&](auto *p) {
+            ink_with_type(uncond, [&](auto *q) {
+                cfg_combine_rows<element<decltype(d)>, element<decltype(p)>, element<decltype(q)>>
+                    <<<(unsigned)blocks, THREADS, 0, c->stream>>>(dst, cond, uncond, scale);
+            });
+        });
+    });
+    ink_cuda_launched(c, "cfg_combine");
+}
