@@ -107,10 +107,10 @@ void begin_case(checker *c, const char *format, ...) {
 }
 
 /* Bytes with a guard on either side, at an address that is a multiple of their element's size and, but where that is asked for, of
-   no more on purpose. */
+   no more on purpose. Weights that are not of floats are uploaded to a device with memory of its own, so they are aligned there. */
 static void *take_bytes(checker *c, size_t n_bytes, size_t element) {
     size_t start = c->memory_used + GUARD_BYTES + element * (size_t)random_below(c, 32);
-    if (c->aligned) element = ALIGNED;
+    if (c->aligned || (element == 1 && c->device.memory)) element = ALIGNED;
     start = (start + element - 1) / element * element;
     if (start + n_bytes + GUARD_BYTES > c->memory_bytes) {
         fprintf(stderr, "checkops: the case %s is too large\n", c->label);
