@@ -58,7 +58,7 @@ static void linear(const ink_device *d, const void *arguments) {
                    (ink_linear_epilogue){.bias = &s->vector,
                                          .activation = s->activation,
                                          .may_round = true,
-                                         .packed = room_for_packing(ink_packed_bytes(s->x.rows, 1, s->x.cols))});
+                                         .packed = room_for_packing(d, ink_packed_bytes(s->x.rows, 1, s->x.cols))});
 }
 
 static void attention(const ink_device *d, const void *arguments) {
@@ -71,7 +71,7 @@ static void attention(const ink_device *d, const void *arguments) {
 static void conv2d(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
     ink_conv_shape shape = s->conv;
-    shape.packed = room_for_packing(ink_packed_bytes(s->dst.rows, shape.kernel * shape.kernel, s->x.cols));
+    shape.packed = room_for_packing(d, ink_packed_bytes(s->dst.rows, shape.kernel * shape.kernel, s->x.cols));
     d->ops->conv2d(d, s->dst, s->x, &s->w[s->turn], s->vector, NULL, shape);
 }
 
@@ -212,6 +212,10 @@ static void time_subject(session *b, subject *s) {
         const char *why = NULL;
         if (b->tier && strcmp(b->tier, ink_device_tier(i)) != 0) continue;
         if (!ink_device_open(&device, ink_device_tier(i), b->threads, &why)) continue;
+        if (device.memory) {
+            if (device.close) device.close(&device);
+            continue;
+        }
         double peak = s->limit == BY_PRODUCTS ? ink_cpu_peak_flops(&device, s->n_copies ? s->w[0].dtype : INK_F32, 0.1) : 0;
         for (int cold = 0; cold < (s->n_copies > 1 ? 2 : 1); cold++) {
             double took = seconds(s, &device, cold);
@@ -347,8 +351,16 @@ void run_bench(const bench_options *options) {
     must(b.synthetic);
     ink_device device;
     const char *why = NULL;
-    if (!ink_device_open(&device, options->tier, b.threads, &why)) {
-        fprintf(stderr, "checkops: tier %s: %s\n", options->tier, why);
+    const char *tier = options->tier;
+    if (!tier || strcmp(tier, "auto") == 0) /* the best of the processor */
+        for (int i = 0; ink_device_tier(i); i++)
+            if (strcmp(ink_device_tier(i), "cuda") != 0) tier = ink_device_tier(i);
+    if (!ink_device_open(&device, tier, b.threads, &why)) {
+        fprintf(stderr, "checkops: tier %s: %s\n", tier, why);
+        exit(2);
+    }
+    if (device.memory) {
+        fprintf(stderr, "checkops: --bench times the tiers of the processor; `inkstone bench --backend` times a device\n");
         exit(2);
     }
     if (options->tier) b.tier = device.tier;

@@ -8,6 +8,7 @@
 typedef struct attention_case {
     ink_tensor dst, q, k, v;
     ink_attention_shape shape;
+    bool rounded; /* q, k and v are bf16 numbers */
 } attention_case;
 
 static void call(const ink_device *device, const void *arguments) {
@@ -34,11 +35,12 @@ static ink_tensor spread(checker *c, ink_tensor x, ink_gap gap) {
 /* q, k and v: three tensors, or three slices of one buffer as in the networks where their rows are the same tokens. */
 static attention_case take_attention(checker *c, shape s, fill kind, double size, fill v_kind, float scale) {
     attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap, false}};
-    a.shape.may_round = c->device.rounds_rows && random_below(c, 2);
+    a.rounded = (c->narrow & NARROW_X) != 0;
+    a.shape.may_round = c->device.rounds_rows && (a.rounded || random_below(c, 2));
     int64_t q_cols = s.n_heads * s.head_dim, kv_cols = s.n_kv_heads * s.head_dim;
-    a.q = take(c, s.rows, q_cols, kind, size);
-    a.k = take(c, s.keys, kv_cols, kind, size);
-    a.v = take(c, s.keys, kv_cols, v_kind, 1);
+    a.q = take_for(c, NARROW_X, s.rows, q_cols, kind, size);
+    a.k = take_for(c, NARROW_X, s.keys, kv_cols, kind, size);
+    a.v = take_for(c, NARROW_X, s.keys, kv_cols, v_kind, 1);
     if (s.rows == s.keys && s.q_gap.rows == 0 && s.kv_gap.rows == 0 && random_below(c, 2)) {
         ink_tensor all = take_blank(c, s.rows, q_cols + 2 * kv_cols);
         const ink_tensor from[] = {a.q, a.k, a.v};
@@ -81,9 +83,6 @@ static void describe(checker *c, shape s, const char *numbers) {
 
 enum { MOST_KEYS = 1100 };
 
-/* The largest relative error of a rounding to bf16. */
-#define ONE_TO_BF16 0x1p-8
-
 /* The scores of one query, the largest of them, and the most that any may be wrong by. */
 typedef struct scores {
     int64_t n;
@@ -105,7 +104,7 @@ static void score(scores *out, const attention_case *a, int64_t i, int64_t head)
             magnitude += fabs((double)q[x] * k[x]);
         }
         out->s[j] = dot * s->scale;
-        double relative = ROUNDING * sum_factor(s->head_dim) + (s->may_round ? 2.01 * ONE_TO_BF16 : 0);
+        double relative = ROUNDING * sum_factor(s->head_dim) + (s->may_round && !a->rounded ? 2.01 * ONE_TO_BF16 : 0);
         out->error = fmax(out->error, relative * magnitude * s->scale);
         out->n_largest = out->s[j] > out->largest ? 1 : out->n_largest + (out->s[j] == out->largest);
         out->largest = fmax(out->largest, out->s[j]);
@@ -115,8 +114,12 @@ static void score(scores *out, const attention_case *a, int64_t i, int64_t head)
 /*
  * A score that is wrong by e makes its weight, and at most the sum of weights, wrong by a factor exp(e); further roundings are
  * those of exp and of a sum over the keys, and where the tier rounds to bf16, of weights and values, whose smallest numbers then
- * are zero. Weights below e^-80 may be lost.
+ * are zero. Weights below e^-80 may be lost. A device that multiplies in bf16 may store the result so, even if f32 is asked for.
  */
+static bool stores_bf16(const checker *c, const attention_case *a) {
+    return c->device.memory && a->shape.may_round && !(c->narrow & NARROW_DST);
+}
+
 static const double *attention_bound(checker *c, const attention_case *a) {
     const ink_attention_shape *s = &a->shape;
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
@@ -125,14 +128,18 @@ static const double *attention_bound(checker *c, const attention_case *a) {
         for (int64_t i = 0; i < a->q.rows; i++) {
             score(&row, a, i, head);
             double total = 0;
-            for (int64_t j = 0; j < row.n; j++) total += exp(row.s[j] - row.largest);
+            for (int64_t j = 0; j < row.n; j++) {
+                row.s[j] = exp(row.s[j] - row.largest);
+                total += row.s[j];
+            }
             double relative = expm1(2 * row.error) + ROUNDING * (sum_factor(row.n) + 16);
-            if (s->may_round) relative += expm1(2 * row.error) * 2 * ONE_TO_BF16 + 2.01 * ONE_TO_BF16;
+            if (s->may_round) relative += (1 + expm1(2 * row.error)) * (a->rounded ? 1.01 : 2.01) * ONE_TO_BF16;
+            if (stores_bf16(c, a)) relative += 1.01 * ONE_TO_BF16 * (1 + relative);
             for (int64_t x = 0; x < s->head_dim; x++) {
                 double magnitude = 0, all = 0;
                 for (int64_t j = 0; j < row.n; j++) {
                     double v = fabs(ink_row_across(a->v, s->kv_gap, j)[head / (s->n_heads / s->n_kv_heads) * s->head_dim + x]);
-                    magnitude += exp(row.s[j] - row.largest) / total * v;
+                    magnitude += row.s[j] / total * v;
                     all += v;
                 }
                 bound[i * a->dst.cols + head * s->head_dim + x] = relative * magnitude + exp(-80) * all +
@@ -154,15 +161,22 @@ static void check_shape(checker *c, shape s, fill kind, double size) {
  * and returns their value, exactly where there is one. So q.k has to be right to the last bit.
  */
 static void check_selection(checker *c, shape s, double size, float scale) {
+    /* Fused kernels multiply the largest score by log2(e) before they subtract it, to a rounding of their product: a fraction of a
+       power of two if scores are far beyond those of any network, and beyond all bounds if they are 1e30. */
+    bool fused = c->device.memory && c->narrow, far = size > 1;
+    if (fused && far) return;
     describe(c, s, "integers");
     attention_case a = take_attention(c, s, INTEGERS, size, INTEGERS, scale);
+    if (c->device.memory && far) a.shape.may_round = false;
+    fused = c->device.memory && a.shape.may_round;
     double *bound = take_bounds(c, a.dst.rows * a.dst.cols);
     static scores row;
     for (int64_t head = 0; head < s.n_heads; head++)
         for (int64_t i = 0; i < s.rows; i++) {
             score(&row, &a, i, head);
+            double of_fused = 4 * (expm1(4 * ROUNDING * fabs(row.largest)) + 2 * ONE_TO_BF16);
             for (int64_t x = 0; x < s.head_dim; x++)
-                bound[i * a.dst.cols + head * s.head_dim + x] = row.n_largest == 1 ? 0 : 16 * ROUNDING;
+                bound[i * a.dst.cols + head * s.head_dim + x] = fused ? of_fused : row.n_largest == 1 ? 0 : 16 * ROUNDING;
         }
     check_runs(c, &a, bound);
 }
@@ -179,8 +193,8 @@ static void check_gap(checker *c, shape s) {
     b.k = spread(c, a.k, s.kv_gap);
     b.v = spread(c, a.v, s.kv_gap);
     b.dst = spread(c, a.dst, s.q_gap);
-    call(&c->device, &a);
-    call(&c->device, &b);
+    call_device(c, call, &a);
+    call_device(c, call, &b);
     for (int64_t i = 0; i < s.rows; i++) {
         ink_tensor row = ink_view(ink_row_across(b.dst, s.q_gap, i), 1, b.dst.cols);
         check_equal(c, "a row of two runs", row, ink_rows(a.dst, i, 1), NULL);
@@ -199,7 +213,7 @@ static void check_future(checker *c, int64_t n) {
     describe(c, s, "future keys replaced");
     attention_case a = take_attention(c, s, NORMAL, 1, NORMAL, 0.2f);
     int64_t n_same = n / 2;
-    call(&c->device, &a);
+    call_device(c, call, &a);
     attention_case b = a;
     b.dst = take_blank(c, n, a.dst.cols);
     for (int64_t i = n_same; i < n; i++)
@@ -207,7 +221,11 @@ static void check_future(checker *c, int64_t n) {
             ink_row(a.k, i)[j] = (float)(1e6 * random_normal(c));
             ink_row(a.v, i)[j] = (float)(1e30 * random_normal(c));
         }
-    call(&c->device, &b);
+    if (c->narrow) {
+        round_rows(a.k);
+        round_rows(a.v);
+    }
+    call_device(c, call, &b);
     if (n_same > 0) check_equal(c, "rows before the change", ink_rows(b.dst, 0, n_same), ink_rows(a.dst, 0, n_same), NULL);
 }
 
@@ -269,6 +287,11 @@ void check_attention(checker *c) {
     for (int kind = 0; kind < N_FILLS; kind++) {
         check_shape(c, (shape){17, 23, 4, 2, 32, false, {0, 0}, {0, 0}}, (fill)kind, 1);
         check_shape(c, (shape){23, 23, 4, 2, 32, true, {0, 0}, {0, 0}}, (fill)kind, 1);
+    }
+    if (c->real_shapes) {
+        check_shape(c, (shape){1088, 1088, 4, 4, 128, false, {0, 0}, {0, 0}}, NORMAL, 1);
+        check_shape(c, (shape){300, 300, 7, 1, 128, true, {0, 0}, {0, 0}}, NORMAL, 1);
+        check_gap(c, (shape){1088, 1088, 2, 2, 128, false, {64, 40}, {64, 40}});
     }
     /* Scores of 1e30 and more, and of next to nothing. */
     check_selection(c, (shape){19, 70, 2, 1, 32, false, {0, 0}, {0, 0}}, 0x1p50, 1);

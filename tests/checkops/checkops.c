@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEMORY_BYTES = 48 << 20, N_BOUNDS = 1 << 20, GUARD_BYTES = 256, MOST_PRINTED = 8 };
+enum { MEMORY_BYTES = 48 << 20, REAL_BYTES = 192 << 20, N_BOUNDS = 1 << 22, GUARD_BYTES = 256, ALIGNED = 512, MOST_PRINTED = 8 };
 
 static void *need(void *memory) {
     if (memory) return memory;
@@ -25,22 +25,52 @@ void checker_create(checker *c, uint64_t seed) {
         fprintf(stderr, "checkops: no tier ref: %s\n", why);
         exit(2);
     }
-    c->memory = need(malloc(MEMORY_BYTES));
-    c->snapshot = need(malloc(MEMORY_BYTES));
     c->bounds = need(malloc(N_BOUNDS * sizeof *c->bounds));
-    memset(c->memory, 0xff, MEMORY_BYTES);
 }
 
 void checker_destroy(checker *c) {
     for (int i = 0; i < N_THREAD_COUNTS; i++) ink_threads_destroy(c->threads[i]);
     free(c->bounds);
-    free(c->snapshot);
-    free(c->memory);
 }
 
-void checker_begin(checker *c, const ink_device *device, const char *op) {
-    c->device = *device;
+static void *take_block(const ink_device *device, size_t bytes) {
+    return need(device->memory ? device->memory->alloc_shared(device, bytes) : malloc(bytes));
+}
+
+static void release_block(const ink_device *device, void *block) {
+    if (device->memory)
+        device->memory->release_shared(device, block);
+    else
+        free(block);
+}
+
+void checker_open(checker *c, const ink_device *device) {
+    c->device = c->narrowing = *device;
+    c->narrowing.ops = &narrowing_ops;
+    c->narrowing.kernels = c;
+    c->memory_bytes = c->real_shapes ? REAL_BYTES : MEMORY_BYTES;
+    c->memory_used = 0;
+    c->aligned = false;
+    c->memory = take_block(device, c->memory_bytes);
+    c->snapshot = need(malloc(c->memory_bytes));
+    if (!device->rounds_scratch) return;
+    c->halves = take_block(device, c->memory_bytes / 2);
+    c->halves_before = need(malloc(c->memory_bytes / 2));
+}
+
+void checker_close(checker *c) {
+    release_block(&c->device, c->memory);
+    if (c->halves) release_block(&c->device, c->halves);
+    free(c->snapshot);
+    free(c->halves_before);
+    c->memory = c->snapshot = NULL;
+    c->halves = c->halves_before = NULL;
+}
+
+void checker_begin(checker *c, const char *op, unsigned narrow) {
     c->op = op;
+    c->narrow = narrow;
+    c->n_narrowed = 0;
     c->n_cases = c->n_failures = c->n_printed = 0;
     c->worst = 0;
     c->random = c->seed;
@@ -67,8 +97,8 @@ double random_normal(checker *c) {
 /* ---- tensors ------------------------------------------------------------------------------------------------------ */
 
 void begin_case(checker *c, const char *format, ...) {
-    memset(c->memory, 0xff, c->memory_used);
     c->memory_used = 0;
+    if (c->device.memory) c->aligned = random_below(c, 2);
     c->bounds_used = 0;
     va_list arguments;
     va_start(arguments, format);
@@ -76,15 +106,19 @@ void begin_case(checker *c, const char *format, ...) {
     va_end(arguments);
 }
 
-/* Bytes with a guard on either side, at an address that is a multiple of their element's size and of no more on purpose. */
+/* Bytes with a guard on either side, at an address that is a multiple of their element's size and, but where that is asked for, of
+   no more on purpose. Weights that are not of floats are uploaded to a device with memory of its own, so they are aligned there. */
 static void *take_bytes(checker *c, size_t n_bytes, size_t element) {
     size_t start = c->memory_used + GUARD_BYTES + element * (size_t)random_below(c, 32);
+    if (c->aligned || (element == 1 && c->device.memory)) element = ALIGNED;
     start = (start + element - 1) / element * element;
-    if (start + n_bytes + GUARD_BYTES > MEMORY_BYTES) {
+    if (start + n_bytes + GUARD_BYTES > c->memory_bytes) {
         fprintf(stderr, "checkops: the case %s is too large\n", c->label);
         exit(2);
     }
-    c->memory_used = start + n_bytes + GUARD_BYTES;
+    size_t used = c->memory_used;
+    c->memory_used = (start + n_bytes + GUARD_BYTES + sizeof(float) - 1) / sizeof(float) * sizeof(float);
+    memset(c->memory + used, 0xff, c->memory_used - used);
     return c->memory + start;
 }
 
@@ -108,6 +142,7 @@ static double sample(checker *c, fill kind, bool massive_column) {
 
 ink_tensor take_blank(checker *c, int64_t rows, int64_t cols) {
     int64_t stride = cols + (random_below(c, 3) ? random_below(c, 20) : 0);
+    if (c->aligned && stride > cols) stride = (stride + 15) / 16 * 16;
     return (ink_tensor){take_bytes(c, (size_t)(rows * stride) * sizeof(float), sizeof(float)), rows, cols, stride, INK_F32};
 }
 
@@ -116,6 +151,12 @@ ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size) 
     int64_t massive = random_below(c, cols);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++) ink_row(x, i)[j] = (float)(size * sample(c, kind, j == massive));
+    return x;
+}
+
+ink_tensor take_for(checker *c, narrow_role role, int64_t rows, int64_t cols, fill kind, double size) {
+    ink_tensor x = take(c, rows, cols, kind, size);
+    if (c->narrow & role) round_rows(x);
     return x;
 }
 
@@ -193,6 +234,8 @@ double weight_at(const ink_weight *w, int64_t row, int64_t col) {
     return values[col % n];
 }
 
+bool takes_weights(const checker *c, ink_dtype dtype) { return !c->device.memory || dtype < INK_Q8_0 || dtype >= INK_AFFINE_4; }
+
 double *take_bounds(checker *c, int64_t n) {
     if (c->bounds_used + (size_t)n > N_BOUNDS) {
         fprintf(stderr, "checkops: the case %s is too large\n", c->label);
@@ -202,9 +245,10 @@ double *take_bounds(checker *c, int64_t n) {
     return c->bounds + c->bounds_used - n;
 }
 
-void *room_for_packing(int64_t bytes) {
+void *room_for_packing(const ink_device *device, int64_t bytes) {
     static void *room;
     static int64_t size;
+    if (device->memory) return NULL;
     if (bytes > size) {
         ink_free(room);
         size = (bytes + 63) / 64 * 64;
@@ -227,12 +271,19 @@ void round_rows(ink_tensor x) {
    than a normal number counts as zero, before and after, here and with AMX. */
 double product_error(operand_rounding rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded) {
     if (rounding == KEPT) return ROUNDING * sum_factor(n) * magnitude + SMALLEST * (double)n;
-    const double of_one = 0x1p-8; /* half the distance from 1 to the next bf16 */
+    const double of_one = ONE_TO_BF16;
     double of_rows = (rounded ? 0 : rounding == TO_BF16 ? of_one : of_one * of_one) + (dtype == INK_BF16 ? 0 : 1.01 * of_one);
     return (of_rows + 2 * ROUNDING * sum_factor(n)) * magnitude + 0x1p-126 * (operands + (double)n);
 }
 
 /* ---- judgement ---------------------------------------------------------------------------------------------------- */
+
+const char *narrow_name(unsigned narrow) {
+    static char name[64];
+    snprintf(name, sizeof name, "%s%s%s%s%s", narrow ? ", bf16" : "", narrow & NARROW_X ? " x" : "", narrow & NARROW_Y ? " y" : "",
+             narrow & NARROW_DST ? " dst" : "", narrow & NARROW_VECTORS ? " vectors" : "");
+    return name;
+}
 
 __attribute__((format(printf, 2, 3))) static void fail(checker *c, const char *format, ...) {
     c->n_failures++;
@@ -241,12 +292,26 @@ __attribute__((format(printf, 2, 3))) static void fail(checker *c, const char *f
         printf("  ... and more\n");
         return;
     }
-    printf("FAIL %s %s (%s): ", c->device.tier, c->op, c->label);
+    printf("FAIL %s %s%s (%s): ", c->device.tier, c->op, narrow_name(c->narrow), c->label);
     va_list arguments;
     va_start(arguments, format);
     vprintf(format, arguments);
     va_end(arguments);
     printf("\n     repeat: checkops --seed %llu --op %s --tier %s\n", (unsigned long long)c->seed, c->op, c->device.tier);
+}
+
+void settle(checker *c) {
+    if (!c->device.memory) return;
+    c->device.memory->wait(&c->device);
+    const char *failure = c->device.memory->failure(&c->device);
+    if (!failure) return;
+    fail(c, "the device has failed: %s", failure);
+    longjmp(c->stop, 1);
+}
+
+void call_device(checker *c, op_call call, const void *arguments) {
+    call(c->narrow ? &c->narrowing : &c->device, arguments);
+    settle(c);
 }
 
 static float *copy_of(ink_tensor x) {
@@ -259,11 +324,14 @@ static void put_back(ink_tensor x, const float *copy) {
     for (int64_t i = 0; i < x.rows; i++) memcpy(ink_row(x, i), copy + i * x.cols, (size_t)x.cols * sizeof *copy);
 }
 
-/* Runs the call and takes its results away, so that all memory is as it was before. */
-static void run_once(checker *c, const ink_device *device, op_call call, const void *arguments, const result *results,
-                     int n_results, float *found[]) {
+/* Runs the call on the device under test, or the definition, and takes its results away, so that all memory is as it was before. */
+static void run_once(checker *c, bool defines, op_call call, const void *arguments, const result *results, int n_results,
+                     float *found[]) {
     memcpy(c->snapshot, c->memory, c->memory_used);
-    call(device, arguments);
+    if (defines)
+        call(&c->definition, arguments);
+    else
+        call_device(c, call, arguments);
     for (int r = 0; r < n_results; r++) {
         ink_tensor view = results[r].view;
         found[r] = copy_of(view);
@@ -282,38 +350,43 @@ static void run_once(checker *c, const ink_device *device, op_call call, const v
             c->memory + at < (const unsigned char *)ink_row(view, view.rows) + GUARD_BYTES / 2)
             place = "memory next to a row of the result";
     }
-    fail(c, "%s changed %s", device->tier, place);
+    fail(c, "%s changed %s", defines ? "ref" : c->device.tier, place);
     memcpy(c->memory, c->snapshot, c->memory_used);
 }
 
-static void compare(checker *c, const char *what, int64_t rows, int64_t cols, const float *found, const float *expected,
-                    const double *bound) {
+/* n_roundings: how many roundings to bf16 lie between the two, none of which is counted in the bound. */
+static void compare(checker *c, const char *what, int64_t rows, int64_t cols, const float *found, const float *exact,
+                    const double *bound, int n_roundings) {
     for (int64_t i = 0; i < rows * cols; i++) {
-        double difference = fabs((double)found[i] - expected[i]), allowed = bound ? bound[i] : 0;
-        if (found[i] == expected[i] || (isnan(found[i]) && isnan(expected[i]))) continue;
+        float expected = n_roundings && !bound ? ink_round_to_bf16(exact[i]) : exact[i];
+        double difference = fabs((double)found[i] - expected), allowed = bound ? bound[i] : 0;
+        if (bound && n_roundings) allowed += n_roundings * (ONE_TO_BF16 * (fabs((double)expected) + allowed) + LEAST_TO_BF16);
+        if (found[i] == expected || (isnan(found[i]) && isnan(expected))) continue;
         if (allowed > 0 && difference / allowed > c->worst) c->worst = difference / allowed;
         if (difference <= allowed) continue;
         fail(c, "%s: row %lld of %lld, column %lld of %lld is %.9g, must be %.9g, off by %.3g, allowed %.3g", what,
-             (long long)(i / cols), (long long)rows, (long long)(i % cols), (long long)cols, found[i], expected[i], difference,
+             (long long)(i / cols), (long long)rows, (long long)(i % cols), (long long)cols, found[i], expected, difference,
              allowed);
         return;
     }
 }
 
 void check_call(checker *c, op_call call, const void *arguments, const result *results, int n_results) {
-    static const int runs[] = {0, 1, 2, 0}; /* into c->threads */
+    static const int threads[] = {0, 1, 2, 0}, no_threads[] = {0, 0}; /* into c->threads */
+    const int *runs = c->device.memory ? no_threads : threads, n_runs = c->device.memory ? 2 : 4;
     c->n_cases++;
     float *expected[2], *first[2];
-    run_once(c, &c->definition, call, arguments, results, n_results, expected);
-    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+    run_once(c, true, call, arguments, results, n_results, expected);
+    for (int i = 0; i < n_runs; i++) {
         float *found[2];
         c->device.threads = c->threads[runs[i]];
-        run_once(c, &c->device, call, arguments, results, n_results, found);
+        run_once(c, false, call, arguments, results, n_results, found);
         for (int r = 0; r < n_results; r++) {
             ink_tensor view = results[r].view;
             if (i == 0) {
                 first[r] = found[r];
-                compare(c, "against the definition", view.rows, view.cols, found[r], expected[r], results[r].bound);
+                compare(c, "against the definition", view.rows, view.cols, found[r], expected[r], results[r].bound,
+                        was_narrowed(c, view.data));
                 continue;
             }
             if (memcmp(found[r], first[r], (size_t)(view.rows * view.cols) * sizeof(float)) != 0)
@@ -331,7 +404,7 @@ void check_call(checker *c, op_call call, const void *arguments, const result *r
 
 void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor expected, const double *bound) {
     float *a = copy_of(found), *b = copy_of(expected);
-    compare(c, property, found.rows, found.cols, a, b, bound);
+    compare(c, property, found.rows, found.cols, a, b, bound, bound && was_narrowed(c, expected.data) ? 2 : 0);
     free(b);
     free(a);
     if (c->quiet && c->n_failures > 0) longjmp(c->stop, 1);

@@ -23,28 +23,53 @@
 
 enum { N_THREAD_COUNTS = 3 };
 
+/*
+ * Cases with BF16 tensors, for devices with rounds_scratch. A check makes its case in f32 as ever; these bits say which operands
+ * the device under test is given in BF16 (narrowing.c). Their numbers must be bf16 numbers: take_for sees to that.
+ */
+typedef enum narrow_role {
+    NARROW_X = 1,       /* the first source, or all sources that are alike: q, k and v */
+    NARROW_Y = 2,       /* what is added to the residual stream */
+    NARROW_DST = 4,     /* and what is added to it */
+    NARROW_VECTORS = 8, /* bias, gate, scale, shift, weights of norms */
+} narrow_role;
+
+enum { MOST_NARROWED = 8 };
+
 typedef struct checker {
-    ink_device device; /* under test; check_call sets its threads */
+    ink_device device;    /* under test; check_call sets its threads */
+    ink_device narrowing; /* gives it BF16 */
     ink_device definition;
     ink_threads *threads[N_THREAD_COUNTS]; /* 1, 2, 3 */
     uint64_t seed;
     uint64_t random;
-    bool quiet; /* print no failures, and jump to `stop` after the first */
-    jmp_buf stop;
+    bool quiet;   /* print no failures, and jump to `stop` after the first */
+    jmp_buf stop; /* also taken when the device has failed */
     double worst; /* the largest difference, as a part of what was allowed */
     int64_t n_cases, n_failures, n_printed;
     const char *op;
     char label[256];
-    unsigned char *memory, *snapshot; /* of a case */
-    size_t memory_used;
+    unsigned char *memory, *snapshot; /* of a case; the first is shared with a device that has memory of its own */
+    size_t memory_bytes, memory_used;
+    bool real_shapes; /* also those of the published model, where the device is fast enough to wait for `ref` alone */
+    bool aligned;     /* this case: as allocations are, where the fast paths of a device begin */
+    unsigned narrow;  /* narrow_role */
+    uint16_t *halves, *halves_before; /* memory as BF16, element by element */
+    struct {
+        const float *first, *end;
+    } narrowed[MOST_NARROWED]; /* views of the last call */
+    int n_narrowed;
     double *bounds; /* of a case */
     size_t bounds_used;
 } checker;
 
 void checker_create(checker *c, uint64_t seed);
 void checker_destroy(checker *c);
-/* Starts the checks of an op on a device: the random numbers depend on seed and op alone. */
-void checker_begin(checker *c, const ink_device *device, const char *op);
+/* Takes and returns the memory of a device's cases. */
+void checker_open(checker *c, const ink_device *device);
+void checker_close(checker *c);
+/* Starts the checks of an op: the random numbers depend on seed and op alone. */
+void checker_begin(checker *c, const char *op, unsigned narrow);
 
 /* ---- making a case -------------------------------------------------------------------------------------------------- */
 
@@ -65,6 +90,8 @@ const char *fill_name(fill kind);
 
 /* [rows, cols], each element size times a number of that kind. */
 ink_tensor take(checker *c, int64_t rows, int64_t cols, fill kind, double size);
+/* The same, of bf16 numbers if operands of that role are given as BF16. */
+ink_tensor take_for(checker *c, narrow_role role, int64_t rows, int64_t cols, fill kind, double size);
 /* [rows, cols] of NaN: for results. */
 ink_tensor take_blank(checker *c, int64_t rows, int64_t cols);
 /* F32 or BF16 */
@@ -72,6 +99,8 @@ ink_weight take_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols, 
 /* Any other form, filled with bytes at random whose numbers are below 8, at any alignment; cols is a multiple of its block. */
 ink_weight take_packed_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t cols);
 double weight_at(const ink_weight *w, int64_t row, int64_t col);
+/* Devices with memory of their own are never given blocks of GGUF: those are converted before. */
+bool takes_weights(const checker *c, ink_dtype dtype);
 
 uint64_t random_bits(checker *c);
 /* 0..n-1 */
@@ -97,6 +126,14 @@ double *take_bounds(checker *c, int64_t n);
 typedef void (*op_call)(const ink_device *device, const void *arguments);
 void check_call(checker *c, op_call call, const void *arguments, const result *results, int n_results);
 
+/* The call on the device under test alone, for properties beside the definition. */
+void call_device(checker *c, op_call call, const void *arguments);
+/* Until the device has done what was queued; jumps to `stop` when it has failed. */
+void settle(checker *c);
+
+/* ", bf16 x dst"; static storage */
+const char *narrow_name(unsigned narrow);
+
 /* For properties beside the definition: found must be within bound (NULL: equal) of expected, both of one shape. */
 void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor expected, const double *bound);
 
@@ -116,17 +153,49 @@ bool rounds_rows(const checker *c, ink_dtype dtype);
 void round_rows(ink_tensor x);
 /* How far a sum of n products may be off: `rounding` says how, `magnitude` is the sum of |x w|, `operands`
    that of |x| + |w|, `rounded` whether the x are bf16 numbers. dtype is that of the w. */
-typedef enum operand_rounding { KEPT, TO_TWO_BF16, TO_BF16 } operand_rounding; /* of the x; the w are bf16 but with KEPT */
+typedef enum operand_rounding { KEPT, TO_TWO_BF16, TO_BF16, TO_F8 } operand_rounding; /* of the x; the w are bf16 but with KEPT */
 double product_error(operand_rounding rounding, ink_dtype dtype, int64_t n, double magnitude, double operands, bool rounded);
 
 /* Memory for ink_linear_epilogue and ink_conv_shape, of which the last taken holds; never released. */
-void *room_for_packing(int64_t bytes);
+void *room_for_packing(const ink_device *device, int64_t bytes);
+
+/* ---- BF16 ------------------------------------------------------------------------------------------------------------ */
+
+/* The largest relative error of a rounding to bf16: half the distance from 1 to the next; and the largest of subnormals. */
+#define ONE_TO_BF16 0x1p-8
+#define LEAST_TO_BF16 0x1p-134
+
+/* A table whose ops give the device under test the operands of c->narrow in BF16, and widen what it made of them. */
+extern const ink_ops narrowing_ops;
+/* Whether the last call gave the tensor at that address as BF16. */
+bool was_narrowed(const checker *c, const float *data);
+
+/*
+ * A device on the host that does what a rounding device with memory of its own does: `ref` on widened copies, rounded. With it the
+ * checks of such devices are run where there is none.
+ */
+typedef enum typed_bug {
+    NO_BUG,
+    TRUNCATES,
+    ROUNDS_SUM,       /* to bf16, before the bias */
+    WRITES_PAST_BF16, /* a row, by one number */
+    ROUNDS_RESIDUAL,  /* x of the residual stream loses bits */
+    BF16_SCORES,
+    VECTORS_AS_F32, /* though they are BF16 */
+    F8_PRODUCT_LOST,
+    F32_PIXELS_ROUNDED,
+    FAILS,
+} typed_bug;
+ink_device typed_device(typed_bug bug);
 
 /* ---- the checks, by name of the op ---------------------------------------------------------------------------------- */
+
+enum { MOST_TYPED = 3 };
 
 typedef struct family {
     const char *op;
     void (*check)(checker *c);
+    unsigned typed[MOST_TYPED]; /* what may be BF16, of narrow_role; up to the first 0 */
 } family;
 
 extern const family families[]; /* ended by a null name */
@@ -152,6 +221,9 @@ void check_copy(checker *c);
 
 /* Runs the checks on implementations that are wrong on purpose; the number of those that were not caught. */
 int run_planted(checker *c);
+int run_planted_typed(checker *c);
+/* Runs the check of that op; returns when it is done, and early when the device has failed, or quietly when a case has. */
+void run_check(checker *c, const char *op);
 
 typedef struct bench_options {
     const char *tier, *op; /* NULL: all; tier "auto": the best one */

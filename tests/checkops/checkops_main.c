@@ -1,7 +1,8 @@
 /*
  * checkops_main.c - checks every op of every tier of this machine against its definition, tier `ref`.
  *
- *     checkops [--seed N] [--op NAME] [--tier NAME]    exit status 1 when anything differs
+ *     checkops [--seed N] [--op NAME] [--tier NAME]    exit status 1 when anything differs. Tier `typed`: not a tier, but `ref`
+ *                                                      in place of a device with BF16 and memory of its own
  *     checkops --planted                               checks the checks: known bugs must be caught
  *     checkops --bench [--tier NAME] [--op NAME] [--filter TEXT] [--threads N] [--no-ref] [--no-cold]
  *                                                      times the ops; with --filter rows whose name holds TEXT
@@ -15,46 +16,82 @@
 #include "checkops.h"
 
 const family families[] = {
-    {"linear", check_linear},
-    {"layernorm_modulate", check_layernorm_modulate},
-    {"gated_residual_layernorm_modulate", check_gated_residual_layernorm_modulate},
-    {"rmsnorm", check_rmsnorm},
-    {"residual_rmsnorm", check_residual_rmsnorm},
-    {"rmsnorm_rope", check_rmsnorm_rope},
-    {"rope_half", check_rope_half},
-    {"attention", check_attention},
-    {"silu_mul", check_silu_mul},
-    {"conv2d", check_conv2d},
-    {"rmsnorm_channels", check_rmsnorm_channels},
-    {"upsample2x", check_upsample2x},
-    {"embed_rows", check_embed_rows},
-    {"timestep_embed", check_timestep_embed},
-    {"unpatchify", check_unpatchify},
-    {"cfg_combine", check_cfg_combine},
-    {"euler_step", check_euler_step},
-    {"copy", check_copy},
-    {NULL, NULL},
+    {"linear", check_linear, {NARROW_X | NARROW_DST | NARROW_VECTORS, NARROW_X, NARROW_DST | NARROW_VECTORS}},
+    {"layernorm_modulate",
+     check_layernorm_modulate,
+     {NARROW_DST, NARROW_DST | NARROW_VECTORS, NARROW_X | NARROW_DST | NARROW_VECTORS}},
+    {"gated_residual_layernorm_modulate",
+     check_gated_residual_layernorm_modulate,
+     {NARROW_Y | NARROW_DST, NARROW_Y | NARROW_DST | NARROW_VECTORS}},
+    {"rmsnorm", check_rmsnorm, {NARROW_DST, NARROW_X | NARROW_DST | NARROW_VECTORS}},
+    {"residual_rmsnorm", check_residual_rmsnorm, {NARROW_Y | NARROW_DST, NARROW_Y | NARROW_DST | NARROW_VECTORS}},
+    {"rmsnorm_rope", check_rmsnorm_rope, {NARROW_X, NARROW_X | NARROW_VECTORS}},
+    {"rope_half", check_rope_half, {NARROW_X}},
+    {"attention", check_attention, {NARROW_X | NARROW_DST}},
+    {"silu_mul", check_silu_mul, {NARROW_X | NARROW_DST}},
+    {"conv2d", check_conv2d, {NARROW_X | NARROW_DST, NARROW_X | NARROW_DST | NARROW_VECTORS, NARROW_X}},
+    {"rmsnorm_channels", check_rmsnorm_channels, {NARROW_X | NARROW_DST, NARROW_X | NARROW_DST | NARROW_VECTORS}},
+    {"upsample2x", check_upsample2x, {NARROW_X | NARROW_DST}},
+    {"embed_rows", check_embed_rows, {NARROW_DST}},
+    {"timestep_embed", check_timestep_embed, {0}},
+    {"unpatchify", check_unpatchify, {NARROW_DST}},
+    {"cfg_combine", check_cfg_combine, {0}},
+    {"euler_step", check_euler_step, {0}},
+    {"copy", check_copy, {NARROW_X, NARROW_DST, NARROW_X | NARROW_DST}},
+    {NULL, NULL, {0}},
 };
 
-/* The number of failures of one tier. */
+void run_check(checker *c, const char *op) {
+    if (setjmp(c->stop)) return;
+    for (const family *f = families; f->op; f++)
+        if (strcmp(f->op, op) == 0) f->check(c);
+}
+
+/* One line of the table, of f32 operands or of a typed form. False when the device has failed. */
+static bool check_form(checker *c, const family *f, unsigned narrow, int64_t *n_failures) {
+    double began = ink_seconds();
+    checker_begin(c, f->op, narrow);
+    run_check(c, f->op);
+    printf("%-4s %-9s %-34s %4" PRId64 " cases, at most %3.0f%% of what is allowed, %5.2f s%s\n", c->n_failures ? "FAIL" : "ok",
+           c->device.tier, f->op, c->n_cases, 100 * c->worst, ink_seconds() - began, narrow_name(narrow));
+    fflush(stdout);
+    *n_failures += c->n_failures;
+    if (!c->device.memory || !c->device.memory->failure(&c->device)) return true;
+    printf("     %s: no more checks on a device that has failed\n", c->device.tier);
+    return false;
+}
+
+/* The number of failures of one device. */
+static int64_t check_device(checker *c, const ink_device *device, const char *op) {
+    int64_t n_failures = 0;
+    bool goes_on = true;
+    checker_open(c, device);
+    for (const family *f = families; f->op && goes_on; f++) {
+        if (op && strcmp(op, f->op) != 0) continue;
+        goes_on = check_form(c, f, 0, &n_failures);
+        for (int i = 0; device->rounds_scratch && goes_on && i < MOST_TYPED && f->typed[i]; i++)
+            goes_on = check_form(c, f, f->typed[i], &n_failures);
+    }
+    checker_close(c);
+    return n_failures;
+}
+
+/* The number of failures of one tier, or of the stand-in for a device. */
 static int64_t check_tier(checker *c, const char *tier, const char *op) {
     ink_device device;
     const char *why = NULL;
-    int64_t n_failures = 0;
+    if (strcmp(tier, "typed") == 0) {
+        device = typed_device(NO_BUG);
+        return check_device(c, &device, op);
+    }
     if (!ink_device_open(&device, tier, c->threads[0], &why)) {
         fprintf(stderr, "checkops: tier %s: %s\n", tier, why);
         return 1;
     }
-    for (const family *f = families; f->op; f++) {
-        if (op && strcmp(op, f->op) != 0) continue;
-        double began = ink_seconds();
-        checker_begin(c, &device, f->op);
-        f->check(c);
-        printf("%-4s %-9s %-34s %4" PRId64 " cases, at most %3.0f%% of what is allowed, %5.2f s\n", c->n_failures ? "FAIL" : "ok",
-               device.tier, f->op, c->n_cases, 100 * c->worst, ink_seconds() - began);
-        fflush(stdout);
-        n_failures += c->n_failures;
-    }
+    c->real_shapes = device.memory != NULL;
+    int64_t n_failures = check_device(c, &device, op);
+    c->real_shapes = false;
+    if (device.close) device.close(&device);
     return n_failures;
 }
 
@@ -107,7 +144,7 @@ int main(int argc, char **argv) {
     printf("seed %" PRIu64 "\n", seed);
     int64_t n_failures = 0;
     if (planted)
-        n_failures = run_planted(&c);
+        n_failures = run_planted(&c) + run_planted_typed(&c);
     else if (tier)
         n_failures = check_tier(&c, tier, op);
     else

@@ -544,10 +544,10 @@ static const struct planted {
 /* Runs the check until the bug is found, or to its end. */
 static void look_for(checker *c, const struct planted *p) {
     ink_device device = {.tier = "planted", .ops = &p->ops, .threads = c->threads[0]};
-    checker_begin(c, &device, p->op);
-    if (setjmp(c->stop)) return;
-    for (const family *f = families; f->op; f++)
-        if (strcmp(f->op, p->op) == 0) f->check(c);
+    checker_open(c, &device);
+    checker_begin(c, p->op, 0);
+    run_check(c, p->op);
+    checker_close(c);
 }
 
 int run_planted(checker *c) {
