@@ -1,5 +1,5 @@
 # Warnings for every C file of the tree. -Wconversion is left out: kernels convert between widths on purpose, everywhere.
-add_compile_options(
+set(INK_C_WARNINGS
   -Wall
   -Wextra
   -Wpedantic
@@ -15,5 +15,6 @@ add_compile_options(
   -Wwrite-strings
 )
 if(INK_WERROR)
-  add_compile_options(-Werror)
+  list(APPEND INK_C_WARNINGS -Werror)
 endif()
+add_compile_options("$<$<COMPILE_LANGUAGE:C>:${INK_C_WARNINGS}>")
