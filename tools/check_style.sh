@@ -94,7 +94,7 @@ check_layers() {
             if (file ~ /^src\/ops\/ops_tiers\.c$/) return "^(inkstone\\.h|(base|tensor|ops)/.*)$"
             if (file ~ /^src\/base\//) return "^(inkstone\\.h|base/.*)$"
             if (file ~ /^src\/tensor\//) return "^(inkstone\\.h|(base|tensor)/.*)$"
-            if (file ~ /^src\/ops\/(ref|cpu)\//) {
+            if (file ~ /^src\/ops\/(ref|cpu|cuda)\//) {
                 split(file, part, "/")
                 return "^(inkstone\\.h|(base|tensor)/.*|ops/[^/]*|ops/" part[3] "/.*)$"
             }
@@ -121,7 +121,7 @@ check_layers() {
             }
             if (header !~ allowed(file))
                 print place ": may not see " header "; the layers are apps -> inkstone.h; pipeline -> model -> ops -> tensor -> base; " \
-                    "ops/ref and ops/cpu apart; cpu_kernels_*.c see cpu_kernels*.h alone (CONTRIBUTING.md)"
+                    "ops/ref, ops/cpu and ops/cuda apart; cpu_kernels_*.c see cpu_kernels*.h alone (CONTRIBUTING.md)"
         }'
     sed -nE '\%^src/ops/ops_tiers\.c:%d; s%^(src/[^:]*:[0-9]+):.*INK_HAVE_.*%\1: asks which tiers are built; only src/ops/ops_tiers.c may%p' "$code"
     c_files | sed 's|.*/||' | sort | uniq -d | while read -r name; do
@@ -299,6 +299,7 @@ self_test() {
     plant src/tensor/a.c 'may not see ops/ops.h' <<<'#include "ops/ops.h"'
     plant src/ops/a.c 'may not see model/mmdit.h' <<<'#include "model/mmdit.h"'
     plant src/ops/cpu/a.c 'may not see ops/ref/ref_linear.h' <<<'#include "ops/ref/ref_linear.h"'
+    plant src/ops/cpu/a.c 'may not see ops/cuda/cuda_state.h' <<<'#include "ops/cuda/cuda_state.h"'
     plant src/ops/cpu/cpu_kernels_avx2.c 'may not see ops/cpu/cpu_linear.h' <<<'#include "cpu_linear.h"'
     plant src/model/a.c 'may not see ops/cpu/cpu_linear.h' <<<'#include "ops/cpu/cpu_linear.h"'
     plant src/model/a.c 'write the path from' <<<'#include "../base/error.h"'
