@@ -110,7 +110,7 @@ void check_conv2d(checker *c) {
     if (c->real_shapes) {
         check_both(c, (ink_conv_shape){32, 32, 3, 1, 1, 1, NULL}, 96, 96);
         check_both(c, (ink_conv_shape){128, 96, 3, 1, 1, 1, NULL}, 96, 3);
-        check_both(c, (ink_conv_shape){16, 16, 3, 1, 1, 1, NULL}, 384, 384);
+        check_both(c, (ink_conv_shape){16, 16, 3, 1, 1, 1, NULL}, 192, 96);
     }
     for (int kind = 0; kind < N_FILLS; kind++)
         for (int added = 0; added < N_RESIDUALS; added++) check_shape(c, same, 12, 10, INK_F32, (fill)kind, (residual)added);
