@@ -35,22 +35,26 @@ bool ink_cuda_ok(ink_cuda *c, cublasStatus_t status, const char *what) {
 
 /* ---- scratch --------------------------------------------------------------------------------------------------------- */
 
-void *ink_cuda_scratch(ink_cuda *c, size_t bytes) {
+static void *grow(ink_cuda *c, void **memory, size_t *size, size_t bytes) {
     if (ink_cuda_failed(c)) return nullptr;
-    if (bytes <= c->scratch_bytes) return c->scratch;
+    if (bytes <= *size) return *memory;
     if (c->recording) {
         ink_cuda_fail(c, "an op asked for %zu bytes of scratch while its work was recorded", bytes);
         return nullptr;
     }
     /* Some more, so that ops a little larger than the last one do not each grow it. */
     size_t grown = bytes + bytes / 8 + (size_t)1024 * 1024;
-    if (c->scratch) cudaFreeAsync(c->scratch, c->stream);
-    c->scratch = nullptr;
-    c->scratch_bytes = 0;
-    if (!ink_cuda_ok(c, cudaMallocAsync(&c->scratch, grown, c->stream), "scratch of an op")) return nullptr;
-    c->scratch_bytes = grown;
-    return c->scratch;
+    if (*memory) cudaFreeAsync(*memory, c->stream);
+    *memory = nullptr;
+    *size = 0;
+    if (!ink_cuda_ok(c, cudaMallocAsync(memory, grown, c->stream), "scratch of an op")) return nullptr;
+    *size = grown;
+    return *memory;
 }
+
+void *ink_cuda_scratch(ink_cuda *c, size_t bytes) { return grow(c, &c->scratch, &c->scratch_bytes, bytes); }
+
+void *ink_cuda_panel_scratch(ink_cuda *c, size_t bytes) { return grow(c, &c->panel, &c->panel_bytes, bytes); }
 
 /* ---- opening --------------------------------------------------------------------------------------------------------- */
 
@@ -79,10 +83,10 @@ static void close_state(ink_cuda *c) {
     cudaSetDevice(c->ordinal);
     if (c->stream) cudaStreamSynchronize(c->stream);
     ink_cuda_cudnn_close(c);
-    ink_cuda_attention_close(c);
     ink_cuda_linear_close(c);
     ink_cuda_staging_close(c);
     if (c->scratch) cudaFreeAsync(c->scratch, c->stream);
+    if (c->panel) cudaFreeAsync(c->panel, c->stream);
     if (c->blas_workspace) cudaFreeAsync(c->blas_workspace, c->stream);
     if (c->blas) cublasLtDestroy(c->blas);
     if (c->stream) {
@@ -114,7 +118,7 @@ static bool open_state(ink_cuda *c) {
     return ink_cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "stream") &&
            ink_cuda_ok(c, cublasLtCreate(&c->blas), "cuBLASLt") &&
            ink_cuda_ok(c, cudaMallocAsync(&c->blas_workspace, c->blas_workspace_bytes, c->stream), "workspace of products") &&
-           ink_cuda_staging_open(c) && ink_cuda_linear_open(c) && ink_cuda_attention_open(c) && ink_cuda_cudnn_open(c);
+           ink_cuda_staging_open(c) && ink_cuda_linear_open(c) && ink_cuda_cudnn_open(c);
 }
 
 /* Static storage for a failure that is still in a state about to go. */

@@ -19,7 +19,6 @@ extern "C" {
 }
 
 struct ink_cuda_linear;    /* plans of cuda_linear.cu */
-struct ink_cuda_attention; /* ... of cuda_attention.cu */
 struct ink_cuda_cudnn;     /* ... of cuda_cudnn.cpp */
 struct ink_cuda_staging;   /* pinned memory of cuda_memory.cu */
 
@@ -32,10 +31,11 @@ struct ink_cuda {
     size_t blas_workspace_bytes;
     void *scratch; /* ink_cuda_scratch */
     size_t scratch_bytes;
+    void *panel; /* ink_cuda_panel */
+    size_t panel_bytes;
     bool recording;
     char failure[256]; /* "" */
     ink_cuda_linear *linear;
-    ink_cuda_attention *attention;
     ink_cuda_cudnn *cudnn;
     ink_cuda_staging *staging;
 };
@@ -60,6 +60,9 @@ static inline void ink_cuda_launched(ink_cuda *c, const char *what) { ink_cuda_o
  */
 void *ink_cuda_scratch(ink_cuda *c, size_t bytes);
 
+/* The same for an op that is made of calls of `linear`, which take the scratch. */
+void *ink_cuda_panel_scratch(ink_cuda *c, size_t bytes);
+
 static inline size_t ink_cuda_aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 /* What is opened and closed with the state. */
@@ -67,8 +70,6 @@ bool ink_cuda_staging_open(ink_cuda *c);
 void ink_cuda_staging_close(ink_cuda *c);
 bool ink_cuda_linear_open(ink_cuda *c);
 void ink_cuda_linear_close(ink_cuda *c);
-bool ink_cuda_attention_open(ink_cuda *c);
-void ink_cuda_attention_close(ink_cuda *c);
 bool ink_cuda_cudnn_open(ink_cuda *c);
 void ink_cuda_cudnn_close(ink_cuda *c);
 
