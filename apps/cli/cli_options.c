@@ -61,8 +61,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                         "memory to keep within, such as 8G or 500M: what does\n"
                         "not fit is read from the files again at each step"},
     [CLI_BACKEND] = {0, "backend", "NAME",
-                     "where to compute: cpu, cuda, cuda:N for another GPU, or\n"
-                     "auto, a GPU if one can be used (default)"},
+                     "where to compute: cpu, cuda, cuda:N for one of several\n"
+                     "GPUs, or auto: a GPU if one can be used (default)"},
     [CLI_VRAM_BUDGET] = {0, "vram-budget", "SIZE", "the most of the GPU's memory to use, such as 30G"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
     [CLI_CPU] = {0, "cpu", "TIER", "instruction set: ref, c, avx2, amx ... (default: best)"},

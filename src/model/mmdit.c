@@ -155,73 +155,76 @@ static const ink_mmdit_block *acquire(ink_ctx *c, ink_mmdit *m, int64_t i, bool 
 
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
 
-/* The buffers of a forward, for all tokens or for the rows of one stream. */
+/* The buffers of one stream, of all sides. */
 typedef struct tokens {
     ink_tensor x;        /* [n, dim] the residual stream */
-    ink_tensor y;        /* [n, dim] normed input of a layer, and its output */
+    ink_tensor y;        /* [n, dim] normed input of a layer, and its output, which is not yet in x */
     ink_tensor qkv;      /* [n, 3 dim] */
     ink_tensor attended; /* [n, dim] */
     ink_tensor cos, sin; /* [n, head_dim / 2] */
 } tokens;
 
-static tokens tokens_of(const tokens *all, int64_t first, int64_t n) {
-    return (tokens){ink_rows(all->x, first, n),        ink_rows(all->y, first, n),   ink_rows(all->qkv, first, n),
-                    ink_rows(all->attended, first, n), ink_rows(all->cos, first, n), ink_rows(all->sin, first, n)};
-}
-
-/* Where the tokens of a side stand in the buffer, and its text in the tables of angles. */
+/* Where the tokens of a side stand: its text in the stream, and both in the buffers of the attention. */
 typedef struct place {
-    int64_t first_txt, n_txt, first_img, txt_angles;
+    int64_t stream_txt, n_txt, first_txt, first_img;
 } place;
 
-/* What is done to a stream is done to these runs of rows. */
 typedef struct layout {
     place sides[INK_MAX_SIDES];
-    tokens txt[INK_MAX_SIDES], img;
-    int n_sides, n_txt_runs;
-    int64_t n_img, n;
+    int n_sides;
+    int64_t n_txt, n_img, n; /* of all sides; n_img of each */
+    bool together;           /* the attention's rows are not those of the streams */
 } layout;
 
 static layout places_of(const ink_mmdit_input *input, bool together) {
-    layout l = {.n_sides = input->n_sides, .n_img = input->latents.rows};
-    int64_t n_txt = 0;
+    layout l = {.n_sides = input->n_sides, .n_img = input->latents.rows, .together = together && input->n_sides == 2};
     for (int i = 0; i < l.n_sides; i++) {
-        l.sides[i] = (place){.first_txt = n_txt, .n_txt = input->text[i].rows, .txt_angles = n_txt};
-        n_txt += l.sides[i].n_txt;
+        l.sides[i] = (place){.stream_txt = l.n_txt, .n_txt = input->text[i].rows, .first_txt = l.n_txt};
+        l.n_txt += l.sides[i].n_txt;
     }
-    for (int i = 0; i < l.n_sides; i++) l.sides[i].first_img = n_txt + i * l.n_img;
-    l.n = n_txt + l.n_sides * l.n_img;
-    l.n_txt_runs = 1;
-    if (!together || l.n_sides < 2) return l;
-    l.n_txt_runs = 2;
+    for (int i = 0; i < l.n_sides; i++) l.sides[i].first_img = l.n_txt + i * l.n_img;
+    l.n = l.n_txt + l.n_sides * l.n_img;
+    if (!l.together) return l;
     l.sides[0].first_img = l.sides[0].n_txt;
     l.sides[1].first_img = l.sides[0].first_img + l.n_img;
     l.sides[1].first_txt = l.sides[1].first_img + l.n_img;
     return l;
 }
 
-/* The angles of all tokens where the layout has them. */
-static void place_angles(ink_ctx *c, const layout *l, tokens *all, const ink_mmdit_input *input) {
-    all->cos = input->cos;
-    all->sin = input->sin;
-    if (l->n_txt_runs == 1) return;
-    all->cos = ink_scratch(c, l->n, input->cos.cols);
-    all->sin = ink_scratch(c, l->n, input->sin.cols);
-    int64_t img_angles = l->n - l->n_sides * l->n_img, n_img = l->n_sides * l->n_img;
-    for (const place *side = l->sides; side < l->sides + l->n_sides; side++) {
-        ink_copy(c, ink_rows(all->cos, side->first_txt, side->n_txt), ink_rows(input->cos, side->txt_angles, side->n_txt));
-        ink_copy(c, ink_rows(all->sin, side->first_txt, side->n_txt), ink_rows(input->sin, side->txt_angles, side->n_txt));
-    }
-    ink_copy(c, ink_rows(all->cos, l->sides[0].first_img, n_img), ink_rows(input->cos, img_angles, n_img));
-    ink_copy(c, ink_rows(all->sin, l->sides[0].first_img, n_img), ink_rows(input->sin, img_angles, n_img));
+/* The buffers of a forward: those of the streams, and of the attention, of which the streams' are views where they can be. */
+typedef struct buffers {
+    tokens txt, img;
+    ink_tensor qkv, attended; /* [n, 3 dim], [n, dim] */
+} buffers;
+
+static buffers take_buffers(ink_ctx *c, const layout *l, const ink_mmdit_input *input, int64_t d) {
+    ink_tensor x = ink_scratch(c, l->n, d), y = ink_scratch_rounded(c, l->n, d);
+    buffers b = {.qkv = ink_scratch_rounded(c, l->n, 3 * d), .attended = ink_scratch_rounded(c, l->n, d)};
+    int64_t n_img = l->n_sides * l->n_img, first_img = l->sides[0].first_img;
+    b.txt = (tokens){.x = ink_rows(x, 0, l->n_txt),
+                     .y = ink_rows(y, 0, l->n_txt),
+                     .qkv = l->together ? ink_scratch_rounded(c, l->n_txt, 3 * d) : ink_rows(b.qkv, 0, l->n_txt),
+                     .attended = l->together ? ink_scratch_rounded(c, l->n_txt, d) : ink_rows(b.attended, 0, l->n_txt),
+                     .cos = ink_rows(input->cos, 0, l->n_txt),
+                     .sin = ink_rows(input->sin, 0, l->n_txt)};
+    b.img = (tokens){.x = ink_rows(x, l->n_txt, n_img),
+                     .y = ink_rows(y, l->n_txt, n_img),
+                     .qkv = ink_rows(b.qkv, first_img, n_img),
+                     .attended = ink_rows(b.attended, first_img, n_img),
+                     .cos = ink_rows(input->cos, l->n_txt, n_img),
+                     .sin = ink_rows(input->sin, l->n_txt, n_img)};
+    return b;
 }
 
-/* Queries, keys and values of one stream. */
+/* Queries, keys and values of one stream. gate: NULL, or that of y, which the block before has left. */
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
-                        const block_modulation *mod) {
+                        const ink_tensor *gate, const block_modulation *mod) {
     int64_t d = config->dim;
     ink_tensor q = ink_cols(t->qkv, 0, d), k = ink_cols(t->qkv, d, d), v = ink_cols(t->qkv, 2 * d, d);
-    ink_layernorm_modulate(c, t->y, t->x, mod->scale1, mod->shift1, EPS);
+    if (gate)
+        ink_gated_residual_layernorm_modulate(c, t->y, t->x, *gate, t->y, mod->scale1, mod->shift1, EPS);
+    else
+        ink_layernorm_modulate(c, t->y, t->x, mod->scale1, mod->shift1, EPS);
     ink_linear(c, q, t->y, &s->q, (ink_linear_epilogue){.bias = &s->q_bias});
     ink_linear(c, k, t->y, &s->k, (ink_linear_epilogue){.bias = &s->k_bias});
     ink_linear(c, v, t->y, &s->v, (ink_linear_epilogue){.bias = &s->v_bias});
@@ -229,7 +232,7 @@ static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mm
     ink_rmsnorm_rope(c, k, s->k_norm, t->cos, t->sin, config->n_heads, EPS);
 }
 
-/* Adds what the attention found, and then the MLP, to one stream. */
+/* Adds what the attention found to one stream, and leaves what the MLP makes of that in y: the next norm adds it on the way. */
 static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t, const block_modulation *mod) {
     ink_linear(c, t->y, t->attended, &s->out, (ink_linear_epilogue){.bias = &s->out_bias});
     ink_gated_residual_layernorm_modulate(c, t->y, t->x, mod->gate1, t->y, mod->scale2, mod->shift2, EPS);
@@ -240,50 +243,57 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     for (int64_t first = 0; first < t->x.rows; first += n) {
         if (n > t->x.rows - first) n = t->x.rows - first;
         hidden.rows = n;
-        ink_linear(c, hidden, ink_rows(t->y, first, n), &s->mlp_up,
-                   (ink_linear_epilogue){.bias = &s->mlp_up_bias, .activation = INK_ACT_GELU_TANH});
-        ink_linear(c, ink_rows(t->x, first, n), hidden, &s->mlp_down,
-                   (ink_linear_epilogue){.bias = &s->mlp_down_bias, .gate = &mod->gate2, .add_to_dst = true});
+        ink_tensor rows = ink_rows(t->y, first, n);
+        ink_linear(c, hidden, rows, &s->mlp_up, (ink_linear_epilogue){.bias = &s->mlp_up_bias, .activation = INK_ACT_GELU_TANH});
+        ink_linear(c, rows, hidden, &s->mlp_down, (ink_linear_epilogue){.bias = &s->mlp_down_bias});
     }
-    ink_arena_release(c->arena, mark);
+    ink_scratch_release(c, mark);
 }
 
 /* Of each side, the text and the image look at each other: rows that lie in one run or in two. Or the image alone looks at both. */
-static void attend(ink_ctx *c, const ink_mmdit_config *config, const tokens *all, const layout *l, bool image_only) {
+static void attend(ink_ctx *c, const ink_mmdit_config *config, const buffers *b, const layout *l, bool image_only) {
     int64_t d = config->dim;
     ink_attention_shape heads = {.n_heads = config->n_heads,
                                  .n_kv_heads = config->n_heads,
                                  .head_dim = config->head_dim,
                                  .scale = (float)(1.0 / sqrt((double)config->head_dim))};
-    for (const place *side = l->sides; side < l->sides + l->n_sides; side++) {
+    for (const place *side = l->sides + l->n_sides - 1; side >= l->sides; side--) {
+        if (side > l->sides) ink_begin_aside(c);
         bool img_first = side->first_img < side->first_txt;
         int64_t first = img_first ? side->first_img : side->first_txt, n_first = img_first ? l->n_img : side->n_txt;
-        int64_t second = img_first ? side->first_txt : side->first_img;
-        tokens both = tokens_of(all, first, side->n_txt + l->n_img);
-        tokens asking = image_only ? tokens_of(all, side->first_img, l->n_img) : both;
+        int64_t second = img_first ? side->first_txt : side->first_img, n = side->n_txt + l->n_img;
         heads.kv_gap = (ink_gap){n_first, second - first - n_first};
         heads.q_gap = image_only ? (ink_gap){0, 0} : heads.kv_gap;
-        ink_attention(c, asking.attended, ink_cols(asking.qkv, 0, d), ink_cols(both.qkv, d, d), ink_cols(both.qkv, 2 * d, d),
-                      heads);
+        int64_t first_query = image_only ? side->first_img : first, n_queries = image_only ? l->n_img : n;
+        ink_tensor seen = ink_rows(b->qkv, first, n), asking = ink_rows(b->qkv, first_query, n_queries);
+        ink_attention(c, ink_rows(b->attended, first_query, n_queries), ink_cols(asking, 0, d), ink_cols(seen, d, d),
+                      ink_cols(seen, 2 * d, d), heads);
+        ink_end_aside(c);
     }
+    ink_join_aside(c);
+}
+
+/* The texts' queries, keys and values to where the attention wants them; what it found for them back. */
+static void bring_text(ink_ctx *c, const buffers *b, const layout *l) {
+    for (const place *side = l->sides; l->together && side < l->sides + l->n_sides; side++)
+        ink_copy(c, ink_rows(b->qkv, side->first_txt, side->n_txt), ink_rows(b->txt.qkv, side->stream_txt, side->n_txt));
+}
+
+static void fetch_text(ink_ctx *c, const buffers *b, const layout *l) {
+    for (const place *side = l->sides; l->together && side < l->sides + l->n_sides; side++)
+        ink_copy(c, ink_rows(b->txt.attended, side->stream_txt, side->n_txt), ink_rows(b->attended, side->first_txt, side->n_txt));
 }
 
 /* Text states and latents of all sides, as the network's channels. */
-static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, const layout *l, const tokens *all) {
+static void embed(ink_ctx *c, const ink_mmdit *m, const ink_mmdit_input *input, const layout *l, const buffers *b) {
     size_t mark = ink_arena_mark(c->arena);
-    int64_t n_txt = l->n - l->n_sides * l->n_img, first = 0;
-    ink_tensor normed = ink_scratch_rounded(c, n_txt, m->config->joint_dim);
+    ink_tensor normed = ink_scratch_rounded(c, l->n_txt, m->config->joint_dim);
     for (int i = 0; i < l->n_sides; i++) {
-        const place *side = &l->sides[i];
-        ink_rmsnorm(c, ink_rows(normed, side->txt_angles, side->n_txt), input->text[i], m->txt_norm, EPS);
-        ink_linear(c, ink_rows(all->x, side->first_img, l->n_img), input->latents, &m->img_in,
+        ink_rmsnorm(c, ink_rows(normed, l->sides[i].stream_txt, l->sides[i].n_txt), input->text[i], m->txt_norm, EPS);
+        ink_linear(c, ink_rows(b->img.x, i * l->n_img, l->n_img), input->latents, &m->img_in,
                    (ink_linear_epilogue){.bias = &m->img_in_bias});
     }
-    for (int i = 0; i < l->n_txt_runs; i++) {
-        ink_linear(c, l->txt[i].x, ink_rows(normed, first, l->txt[i].x.rows), &m->txt_in,
-                   (ink_linear_epilogue){.bias = &m->txt_in_bias});
-        first += l->txt[i].x.rows;
-    }
+    ink_linear(c, b->txt.x, normed, &m->txt_in, (ink_linear_epilogue){.bias = &m->txt_in_bias});
     ink_arena_release(c->arena, mark);
 }
 
@@ -291,35 +301,45 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
                        const ink_modulation *modulation, int64_t step) {
     const ink_mmdit_config *config = m->config;
     int64_t d = config->dim;
-    layout l = places_of(input, c->device->sides_together);
+    layout l = places_of(input, c->device && c->device->sides_together);
     size_t mark = ink_arena_mark(c->arena);
-    tokens all = {.x = ink_scratch(c, l.n, d),
-                  .y = ink_scratch_rounded(c, l.n, d),
-                  .qkv = ink_scratch_rounded(c, l.n, 3 * d),
-                  .attended = ink_scratch_rounded(c, l.n, d)};
-    place_angles(c, &l, &all, input);
-    int64_t n_img = l.n_sides * l.n_img;
-    l.img = tokens_of(&all, l.sides[0].first_img, n_img);
-    for (int i = 0; i < l.n_txt_runs; i++)
-        l.txt[i] = tokens_of(&all, l.sides[i].first_txt, l.n_txt_runs > 1 ? l.sides[i].n_txt : l.n - n_img);
-    embed(c, m, input, &l, &all);
+    const buffers b = take_buffers(c, &l, input, d);
+    embed(c, m, input, &l, &b);
 
+    const ink_tensor *txt_gate = NULL, *img_gate = NULL;
+    block_modulation txt_mod, img_mod;
+    ink_tensor gates[2];
     for (int64_t i = 0; i < config->n_layers; i++) {
         const ink_mmdit_block *block = acquire(c, m, i, input->last);
         /* Of the last block only the image goes on: its text is no longer asked for. */
         bool last = i == config->n_layers - 1;
-        block_modulation txt_mod = modulation_at(modulation, i, TXT, step, d), img_mod = modulation_at(modulation, i, IMG, step, d);
-        for (int j = 0; j < l.n_txt_runs; j++) project_qkv(c, config, &block->txt, &l.txt[j], &txt_mod);
-        project_qkv(c, config, &block->img, &l.img, &img_mod);
-        attend(c, config, &all, &l, last);
-        finish_stream(c, &block->img, &l.img, &img_mod);
-        for (int j = 0; j < l.n_txt_runs && !last; j++) finish_stream(c, &block->txt, &l.txt[j], &txt_mod);
+        txt_mod = modulation_at(modulation, i, TXT, step, d);
+        img_mod = modulation_at(modulation, i, IMG, step, d);
+        /* The text takes little of a device, but many calls. */
+        ink_begin_aside(c);
+        project_qkv(c, config, &block->txt, &b.txt, txt_gate, &txt_mod);
+        bring_text(c, &b, &l);
+        ink_end_aside(c);
+        project_qkv(c, config, &block->img, &b.img, img_gate, &img_mod);
+        ink_join_aside(c);
+        attend(c, config, &b, &l, last);
+        if (!last) {
+            ink_begin_aside(c);
+            fetch_text(c, &b, &l);
+            finish_stream(c, &block->txt, &b.txt, &txt_mod);
+            ink_end_aside(c);
+        }
+        finish_stream(c, &block->img, &b.img, &img_mod);
+        gates[TXT] = txt_mod.gate2;
+        gates[IMG] = img_mod.gate2;
+        txt_gate = &gates[TXT];
+        img_gate = &gates[IMG];
         ink_residency_release(m->binder->residency, i);
     }
 
     /* Here the scale comes first, unlike in the blocks. */
     ink_tensor out = ink_rows(modulation->out, step, 1);
-    ink_layernorm_modulate(c, l.img.y, l.img.x, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
-    ink_linear(c, velocity, l.img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
+    ink_gated_residual_layernorm_modulate(c, b.img.y, b.img.x, gates[IMG], b.img.y, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
+    ink_linear(c, velocity, b.img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
     ink_arena_release(c->arena, mark);
 }

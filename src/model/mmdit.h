@@ -7,8 +7,9 @@
  *
  *     text of side 0 | text of side 1 | image of side 0 | image of side 1
  *
- * What is done to a stream is one call for both sides; attention is one call for each side, whose rows lie in two runs. Where a
- * device wants those in one run (sides_together), it is the texts that are two calls:
+ * What is done to a stream is one call for both sides; attention is one call for each side, whose rows lie in two runs. For a
+ * device that wants those in one run (sides_together), queries, keys, values and what the attention finds lie otherwise, and the
+ * texts', which are short, are copied there and back:
  *
  *     text of side 0 | image of side 0 | image of side 1 | text of side 1
  *

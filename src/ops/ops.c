@@ -181,7 +181,7 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
     call.work = (double)dst.rows * (double)w->rows * (double)(w->cols + (w->up ? w->up->cols : 0));
     if (c->observe && c->status == INK_OK && !ink_ctx_dry(c)) c->observe(c->observe_user, x, w);
     RUN(c, &call, linear, dst, x, w, e);
-    ink_arena_release(c->arena, mark);
+    ink_scratch_release(c, mark);
 }
 
 void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps) {

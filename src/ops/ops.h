@@ -42,6 +42,8 @@ typedef struct ink_ctx {
     /* May be NULL: shown what goes into each `linear`, before it runs; not in a dry run. */
     void (*observe)(void *user, ink_tensor x, const ink_weight *w);
     void *observe_user;
+    bool aside, waits_for_join; /* between begin and end, and begin and join, on a device with two queues */
+    size_t aside_mark;          /* of the arena, when the first that waits began */
     ink_error *error;
     ink_status status; /* sticky */
 } ink_ctx;
@@ -65,6 +67,17 @@ ink_tensor ink_scratch_rounded(ink_ctx *c, int64_t rows, int64_t cols);
 typedef enum ink_host_access { INK_HOST_READ, INK_HOST_WRITE } ink_host_access;
 ink_tensor ink_host_begin(ink_ctx *c, ink_tensor x, ink_host_access access);
 void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access access);
+
+/*
+ * What lies between the first two may be done beside what follows the second, up to the third; it begins when all before the first
+ * is done. A device with one queue does all in its order.
+ */
+void ink_begin_aside(ink_ctx *c);
+void ink_end_aside(ink_ctx *c);
+void ink_join_aside(ink_ctx *c);
+
+/* Gives scratch back; what is used aside stays in use up to the join. */
+void ink_scratch_release(ink_ctx *c, size_t mark);
 
 /*
  * Work that is done over and over, on the same memory. A device that can records it the second time and replays it from then on:

@@ -34,6 +34,38 @@ void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access acc
     ink_free(host.data);
 }
 
+/* ---- aside ------------------------------------------------------------------------------------------------------- */
+
+static const ink_device_memory *queues_of(const ink_ctx *c) { return c->device ? c->device->memory : NULL; }
+
+/* A trace is of one op at a time. */
+static bool has_work(const ink_ctx *c) { return !c->trace && !ink_ctx_dry(c) && c->status == INK_OK; }
+
+void ink_begin_aside(ink_ctx *c) {
+    if (!queues_of(c)) return;
+    if (!c->waits_for_join) c->aside_mark = ink_arena_mark(c->arena);
+    c->aside = c->waits_for_join = true;
+    if (has_work(c)) queues_of(c)->begin_aside(c->device);
+}
+
+void ink_end_aside(ink_ctx *c) {
+    if (!queues_of(c)) return;
+    c->aside = false;
+    /* Also after a failure in between. */
+    if (!ink_ctx_dry(c)) queues_of(c)->end_aside(c->device);
+}
+
+void ink_join_aside(ink_ctx *c) {
+    if (!queues_of(c)) return;
+    if (has_work(c)) queues_of(c)->join_aside(c->device);
+    if (c->waits_for_join) ink_arena_release(c->arena, c->aside_mark);
+    c->waits_for_join = false;
+}
+
+void ink_scratch_release(ink_ctx *c, size_t mark) {
+    if (!c->aside) ink_arena_release(c->arena, mark);
+}
+
 /* ---- replay ------------------------------------------------------------------------------------------------------ */
 
 bool ink_replay_begin(ink_ctx *c, ink_replay *r) {

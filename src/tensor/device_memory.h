@@ -25,6 +25,13 @@ typedef struct ink_device_memory {
     void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);
     const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */
     /*
+     * Two queues. begin_aside: what is queued from here on, up to end_aside, may be done beside what comes after that, up to
+     * join_aside; it begins when all that was queued before is done, aside or not.
+     */
+    void (*begin_aside)(const struct ink_device *);
+    void (*end_aside)(const struct ink_device *);
+    void (*join_aside)(const struct ink_device *);
+    /*
      * Recorded work. record_begin: what is queued from here on is kept instead of done; record_end gives it, or NULL where that is
      * not possible; replay queues it, any number of times, on the addresses that were used.
      */

@@ -197,7 +197,13 @@ static void check_gap(checker *c, shape s) {
     call_device(c, call, &b);
     for (int64_t i = 0; i < s.rows; i++) {
         ink_tensor row = ink_view(ink_row_across(b.dst, s.q_gap, i), 1, b.dst.cols);
-        check_equal(c, "a row of two runs", row, ink_rows(a.dst, i, 1), NULL);
+        double *bound = NULL;
+        if (c->device.memory && c->narrow) {
+            /* A device may take another way for two runs, which rounds at other places. A row of the wrong run is far off. */
+            bound = take_bounds(c, row.cols);
+            for (int64_t j = 0; j < row.cols; j++) bound[j] = 2 * ONE_TO_BF16 * (1 + fabs((double)row.data[j]));
+        }
+        check_equal(c, "a row of two runs", row, ink_rows(a.dst, i, 1), bound);
     }
 }
 

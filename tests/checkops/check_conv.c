@@ -21,8 +21,9 @@ static void call(const ink_device *device, const void *arguments) {
 /* As for linear, over the taps that fall on the picture. */
 static const double *conv_bound(checker *c, const conv_case *a) {
     const ink_conv_shape *s = &a->shape;
-    /* A device with memory of its own rounds no f32 pixels. */
-    bool rounds = rounds_rows(c, a->w.dtype) && (!c->device.memory || c->narrow & NARROW_X);
+    /* A device with memory of its own takes f32 pixels in two parts. */
+    bool rounds = rounds_rows(c, a->w.dtype);
+    operand_rounding rounding = !rounds ? KEPT : c->device.memory && !(c->narrow & NARROW_X) ? TO_TWO_BF16 : TO_BF16;
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
     int64_t width = ink_conv_out(s->width, *s);
     for (int64_t pixel = 0; pixel < a->dst.rows; pixel++) {
@@ -40,7 +41,7 @@ static const double *conv_bound(checker *c, const conv_case *a) {
                 }
             }
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
-            double error = product_error(rounds ? TO_BF16 : KEPT, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
+            double error = product_error(rounding, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
                            ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
             bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }

@@ -66,11 +66,9 @@ static void add_products(operand_rounding rounding, ink_tensor x, const ink_weig
 /*
  * Sum: product_error, and a sum_factor of the bias. Activation: its slope is at most 1.13, and it may be wrong by some roundings
  * of its argument (1 + tanh cancels). Then a rounding each for gate and dst. Subnormal products have an absolute error. Where a
- * device stores in between, as bf16, it rounds what gate and dst then take.
+ * device stores the product in between, as bf16, it rounds that.
  */
-static bool stores_between(const checker *c, const ink_linear_epilogue *e) {
-    return c->device.memory && e->may_round && (e->gate || e->add_to_dst);
-}
+static bool stores_between(const checker *c, const ink_linear_epilogue *e) { return c->device.memory && e->may_round && e->gate; }
 
 static const double *linear_bound(checker *c, const linear_case *a) {
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
@@ -84,10 +82,10 @@ static const double *linear_bound(checker *c, const linear_case *a) {
             if (a->e.low) add_products(of_low, a->low, &a->up, i, j, depth, a->rounded, &sum, &error);
             double bias = a->e.bias ? a->e.bias->data[j] : 0, gate = a->e.gate ? a->e.gate->data[j] : 1;
             double before = a->e.add_to_dst ? ink_row(a->dst, i)[j] : 0;
+            if (stores_between(c, &a->e)) error += ONE_TO_BF16 * (fabs(sum) + error) + LEAST_TO_BF16;
             error += ROUNDING * sum_factor(depth) * fabs(bias) + 4 * SMALLEST;
             if (a->e.activation != INK_ACT_NONE) error = 1.13 * error + 8 * ROUNDING * fabs(sum + bias);
             double activated = activate(a->e.activation, sum + bias), value = activated * gate;
-            if (stores_between(c, &a->e)) error += ONE_TO_BF16 * (fabs(activated) + error) + LEAST_TO_BF16;
             bound[i * a->dst.cols + j] = error * fabs(gate) + 2 * ROUNDING * (fabs(value) + fabs(before)) + SMALLEST;
         }
     }

@@ -107,6 +107,7 @@ bool ink_cuda_attend_fused(ink_cuda *c, const ink_cuda_fused_attention &shape, v
         if (graph->get_workspace_size(bytes).is_bad()) return false;
         void *workspace = bytes > 0 ? ink_cuda_scratch(c, (size_t)bytes) : nullptr;
         if (ink_cuda_failed(c)) return true;
+        if (fe::detail::set_stream(state->handle, c->stream) != CUDNN_STATUS_SUCCESS) return false;
         std::unordered_map<int64_t, void *> pointers = {
             {Q, const_cast<void *>(q)}, {K, const_cast<void *>(k)}, {V, const_cast<void *>(v)}, {DST, dst}};
         if (graph->execute(state->handle, pointers, workspace).is_bad()) ink_cuda_fail(c, "attention: cuDNN failed to run");

@@ -79,20 +79,26 @@ static const ink_ops cuda_ops = {
     ink_cuda_op_copy,
 };
 
+static void close_lane(ink_cuda_lane *lane) {
+    if (!lane->stream) return;
+    if (lane->panel) cudaFreeAsync(lane->panel, lane->stream);
+    if (lane->scratch) cudaFreeAsync(lane->scratch, lane->stream);
+    if (lane->blas_workspace) cudaFreeAsync(lane->blas_workspace, lane->stream);
+    if (lane->reached) cudaEventDestroy(lane->reached);
+    cudaStreamSynchronize(lane->stream);
+    cudaStreamDestroy(lane->stream);
+}
+
 static void close_state(ink_cuda *c) {
     cudaSetDevice(c->ordinal);
+    if (c->other.stream) cudaStreamSynchronize(c->other.stream);
     if (c->stream) cudaStreamSynchronize(c->stream);
     ink_cuda_cudnn_close(c);
     ink_cuda_linear_close(c);
     ink_cuda_staging_close(c);
-    if (c->scratch) cudaFreeAsync(c->scratch, c->stream);
-    if (c->panel) cudaFreeAsync(c->panel, c->stream);
-    if (c->blas_workspace) cudaFreeAsync(c->blas_workspace, c->stream);
+    close_lane(&c->other);
+    close_lane(c);
     if (c->blas) cublasLtDestroy(c->blas);
-    if (c->stream) {
-        cudaStreamSynchronize(c->stream);
-        cudaStreamDestroy(c->stream);
-    }
     delete c;
 }
 
@@ -109,15 +115,20 @@ static bool keep_released_memory(ink_cuda *c) {
            ink_cuda_ok(c, cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "memory pool");
 }
 
+static bool open_lane(ink_cuda *c, ink_cuda_lane *lane) {
+    return ink_cuda_ok(c, cudaStreamCreateWithFlags(&lane->stream, cudaStreamNonBlocking), "stream") &&
+           ink_cuda_ok(c, cudaEventCreateWithFlags(&lane->reached, cudaEventDisableTiming), "event") &&
+           ink_cuda_ok(c, cudaMallocAsync(&lane->blas_workspace, c->blas_workspace_bytes, lane->stream), "workspace of products") &&
+           ink_cuda_ok(c, cudaStreamSynchronize(lane->stream), "stream");
+}
+
 static bool open_state(ink_cuda *c) {
     if (!ink_cuda_ok(c, cudaSetDevice(c->ordinal), "device") || !keep_released_memory(c)) return false;
     cudaDeviceGetAttribute(&c->n_sms, cudaDevAttrMultiProcessorCount, c->ordinal);
     cudaDeviceGetAttribute(&c->major, cudaDevAttrComputeCapabilityMajor, c->ordinal);
     cudaDeviceGetAttribute(&c->minor, cudaDevAttrComputeCapabilityMinor, c->ordinal);
     c->blas_workspace_bytes = (size_t)64 << 20;
-    return ink_cuda_ok(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "stream") &&
-           ink_cuda_ok(c, cublasLtCreate(&c->blas), "cuBLASLt") &&
-           ink_cuda_ok(c, cudaMallocAsync(&c->blas_workspace, c->blas_workspace_bytes, c->stream), "workspace of products") &&
+    return open_lane(c, c) && open_lane(c, &c->other) && ink_cuda_ok(c, cublasLtCreate(&c->blas), "cuBLASLt") &&
            ink_cuda_staging_open(c) && ink_cuda_linear_open(c) && ink_cuda_cudnn_open(c);
 }
 

@@ -446,7 +446,9 @@ static bool lay_out(job *j, way how) {
     }
     j->direct = lay_out_direct(j);
     if (j->direct) return true;
-    const bool may_round = e->may_round && type != INK_F32 && !e->low && (j->dst.type == INK_BF16 || j->x.type == INK_BF16);
+    /* A gated product is a share of what it is added to: there bf16 is enough, and half of what goes through memory. */
+    const bool may_round = e->may_round && e->gate && type != INK_F32 && !e->low &&
+                           (j->dst.type == INK_BF16 || j->x.type == INK_BF16);
     j->acc_type = may_round ? INK_BF16 : INK_F32;
     const int64_t acc_ld = round_up(out, INK_PIECE);
     j->acc = take(j, (size_t)(j->parts * n * acc_ld) * ink_size_of(j->acc_type), acc_ld);

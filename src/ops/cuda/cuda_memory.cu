@@ -8,6 +8,7 @@
 #include <cstring>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 /* ---- staging --------------------------------------------------------------------------------------------------------- */
@@ -152,6 +153,36 @@ static const char *failure(const ink_device *device) {
     return ink_cuda_failed(c) ? c->failure : nullptr;
 }
 
+/* ---- two lanes --------------------------------------------------------------------------------------------------------- */
+
+static void swap_lanes(ink_cuda *c) {
+    std::swap(static_cast<ink_cuda_lane &>(*c), c->other);
+    c->is_aside = !c->is_aside;
+}
+
+/* What is queued in the lane at work from here on waits for what the other one has been given. */
+static void wait_for_other(ink_cuda *c) {
+    if (ink_cuda_ok(c, cudaEventRecord(c->other.reached, c->other.stream), "lanes"))
+        ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->other.reached, 0), "lanes");
+}
+
+static void begin_aside(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c) || c->is_aside) return;
+    swap_lanes(c);
+    wait_for_other(c);
+}
+
+static void end_aside(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (c->is_aside) swap_lanes(c);
+}
+
+static void join_aside(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!ink_cuda_failed(c)) wait_for_other(c);
+}
+
 /* ---- recorded work ----------------------------------------------------------------------------------------------------- */
 
 static bool record_begin(const ink_device *device) {
@@ -185,6 +216,6 @@ static void record_release(const ink_device *device, void *record) {
 }
 
 const ink_device_memory ink_cuda_memory = {
-    alloc, release, alloc_shared, release_shared, upload,         download, wait,
-    info,  failure, record_begin, record_end,     replay, record_release,
+    alloc,   release,     alloc_shared, release_shared, upload,       download,   wait,   info,
+    failure, begin_aside, end_aside,    join_aside,     record_begin, record_end, replay, record_release,
 };

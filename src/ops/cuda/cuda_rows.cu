@@ -133,9 +133,9 @@ template <int K> __device__ void block_sums(float (&v)[K], float (*shared)[WARP]
  * which eps is nothing.
  */
 template <typename F> __device__ float inverse_rms(float n, float eps, float least, F squares) {
-    float sum = squares(1.0f), inverse = rsqrtf(fmaxf(sum / n + eps, least));
+    float sum = squares(1.0f), inverse = 1.0f / sqrtf(fmaxf(sum / n + eps, least));
     if (__any_sync(~0u, isinf(sum))) {
-        float scaled = rsqrtf(squares(0x1p-80f) / n) * 0x1p-80f;
+        float scaled = 1.0f / sqrtf(squares(0x1p-80f) / n) * 0x1p-80f;
         if (isinf(sum)) inverse = scaled;
     }
     return inverse;
@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) 
     });
     block_sums(rest, shared + 1);
     float mean_rest = rest[0] / (float)cols, variance = fmaxf((rest[1] - rest[0] * mean_rest) / (float)cols, 0.0f);
-    float inverse = rsqrtf(variance + a.eps);
+    float inverse = 1.0f / sqrtf(variance + a.eps);
 
     TD *dst = row_of<TD>(a.dst, blockIdx.x);
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {

@@ -18,21 +18,29 @@ extern "C" {
 #include "ops/device.h"
 }
 
-struct ink_cuda_linear;    /* plans of cuda_linear.cu */
-struct ink_cuda_cudnn;     /* ... of cuda_cudnn.cpp */
-struct ink_cuda_staging;   /* pinned memory of cuda_memory.cu */
+struct ink_cuda_linear;  /* plans of cuda_linear.cu */
+struct ink_cuda_cudnn;   /* ... of cuda_cudnn.cpp */
+struct ink_cuda_staging; /* pinned memory of cuda_memory.cu */
 
-struct ink_cuda {
-    int ordinal;
-    int n_sms, major, minor; /* multiprocessors; compute capability */
+/* A queue, and what the ops in it use one after the other. */
+struct ink_cuda_lane {
     cudaStream_t stream;
-    cublasLtHandle_t blas;
-    void *blas_workspace; /* of every product, one after the other */
-    size_t blas_workspace_bytes;
+    void *blas_workspace;
     void *scratch; /* ink_cuda_scratch */
     size_t scratch_bytes;
-    void *panel; /* ink_cuda_panel */
+    void *panel; /* ink_cuda_panel_scratch */
     size_t panel_bytes;
+    cudaEvent_t reached; /* the end of what was queued when it was last recorded */
+};
+
+/* The lane at work is part of the state: ops know of one. */
+struct ink_cuda : ink_cuda_lane {
+    int ordinal;
+    int n_sms, major, minor; /* multiprocessors; compute capability */
+    cublasLtHandle_t blas;
+    size_t blas_workspace_bytes;
+    ink_cuda_lane other; /* that is not at work */
+    bool is_aside;
     bool recording;
     char failure[256]; /* "" */
     ink_cuda_linear *linear;
