@@ -175,7 +175,10 @@ void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
         ink_linear(c, low, x, w->down, (ink_linear_epilogue){0});
     }
     e.low = w->up ? &low : NULL;
-    if (c->only_products) e = (ink_linear_epilogue){.bias = e.bias, .may_round = e.may_round, .low = e.low};
+    if (c->only_products) {
+        dst = take_scratch(c, dst.rows, dst.cols, dst.type);
+        e = (ink_linear_epilogue){.bias = e.bias, .may_round = e.may_round, .low = e.low};
+    }
     if (w->up) require(c, w->up->rows == w->rows && w->up->cols == low.cols, "linear: its branch has another shape");
     op_call call = {.name = "linear", .written = {dst}, .n_written = 1};
     call.work = (double)dst.rows * (double)w->rows * (double)(w->cols + (w->up ? w->up->cols : 0));
@@ -272,7 +275,11 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
     call.n_written = runs_of(call.written, dst, shape.q_gap);
     call.work = 2.0 * (double)q.rows * (double)k.rows * (double)q.cols;
     shape.may_round = c->may_round;
+    size_t mark = ink_arena_mark(c->arena);
+    if (c->only_products) dst = take_scratch(c, dst.rows + shape.q_gap.rows, dst.cols, dst.type);
+    dst.rows = q.rows;
     RUN(c, &call, attention, dst, q, k, v, shape);
+    ink_scratch_release(c, mark);
 }
 
 void ink_silu_mul(ink_ctx *c, ink_tensor dst, ink_tensor a, ink_tensor b) {

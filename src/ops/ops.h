@@ -28,15 +28,15 @@ void ink_device_close(ink_device *device);
 const char *ink_device_tier(int i);
 
 typedef struct ink_ctx {
-    const ink_device *device;   /* may be NULL in a dry run of ops alone */
-    const ink_device *check;    /* if not NULL: run every op there too and fail on a difference */
-    ink_arena *arena;           /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
-    const atomic_int *cancel;   /* may be NULL */
-    bool may_round;             /* linear and attention may round activations that they multiply to bf16 */
-    FILE *trace;                /* may be NULL */
-    double work;                /* of all ops so far, in multiplications and the like; counted in a dry run as well */
-    double products;            /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */
-    bool only_products;         /* skip every other op, for a measurement: numbers mean nothing then */
+    const ink_device *device; /* may be NULL in a dry run of ops alone */
+    const ink_device *check;  /* if not NULL: run every op there too and fail on a difference */
+    ink_arena *arena;         /* of scratch; a dry arena makes the run dry: shapes are checked, nothing is computed */
+    const atomic_int *cancel; /* may be NULL */
+    bool may_round;           /* linear and attention may round activations that they multiply to bf16 */
+    FILE *trace;              /* may be NULL */
+    double work;              /* of all ops so far, in multiplications and the like; counted in a dry run as well */
+    double products;          /* of linear, attention and conv2d alone: a product and a sum each, so half of the FLOP */
+    bool only_products; /* skip every other op, for a measurement: results of products go nowhere, operands stay as they were */
     void (*worked)(void *user); /* may be NULL: called after each op */
     void *worked_user;
     /* May be NULL: shown what goes into each `linear`, before it runs; not in a dry run. */

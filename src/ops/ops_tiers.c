@@ -76,7 +76,7 @@ static bool machine_runs(const char *name) {
 
 /* ---- CUDA ------------------------------------------------------------------------------------------------------------ */
 
-/* The module lies beside the program or the library that this code is part of, in its lib folder, or where it was installed. */
+/* The module lies beside the program or the library that this code is part of, in its lib folder, or above the tests of a build. */
 static void *load_module(void) {
     enum { MAX_PATH = 4096 };
     char path[MAX_PATH];
@@ -85,7 +85,7 @@ static void *load_module(void) {
     Dl_info here;
     const char *slash = NULL;
     if (dladdr((const void *)&tiers, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
-    static const char *const folders[] = {"/", "/../lib/", "/inkstone/", "/../lib/inkstone/"};
+    static const char *const folders[] = {"/", "/../lib/", "/inkstone/", "/../lib/inkstone/", "/../"};
     void *module = NULL;
     for (size_t i = 0; slash && !module && i < sizeof folders / sizeof *folders; i++) {
         int n = (int)(slash - here.dli_fname);

@@ -105,6 +105,8 @@ static void unit_done(run *r) {
 }
 
 static void end_phase(run *r) {
+    /* What was queued in a phase is done in it. */
+    if (!is_dry(r) && is_remote(r)) r->device->memory->wait(r->device);
     if (is_dry(r))
         r->phase_work[r->phase] += r->ctx.work - r->phase_first_work;
     else

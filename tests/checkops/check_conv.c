@@ -43,6 +43,8 @@ static const double *conv_bound(checker *c, const conv_case *a) {
             double residual = a->adds ? fabs(ink_row(a->residual, pixel)[o]) : 0;
             double error = product_error(rounding, a->w.dtype, a->w.cols, magnitude, operands, a->rounded) +
                            ROUNDING * sum_factor(a->w.cols) * fabs(a->bias.data[o]);
+            /* What is added is first put where the result goes. */
+            if (c->narrow & NARROW_DST && a->adds) error += ONE_TO_BF16 * residual;
             bound[pixel * a->dst.cols + o] = error + 2 * ROUNDING * (fabs(sum) + residual) + 4 * SMALLEST;
         }
     }

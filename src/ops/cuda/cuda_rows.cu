@@ -127,6 +127,18 @@ template <int K> __device__ void block_sums(float (&v)[K], float (*shared)[WARP]
     for (int k = 0; k < K; k++) v[k] = warp_sum(lane < n_warps ? shared[k][lane] : 0.0f);
 }
 
+/* The same for a sum in double. */
+__device__ double block_sum(double v, double *shared) {
+    for (int step = WARP / 2; step > 0; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
+    if (n_warps == 1) return v;
+    if (lane == 0) shared[warp] = v;
+    __syncthreads();
+    v = lane < n_warps ? shared[lane] : 0.0;
+    for (int step = WARP / 2; step > 0; step /= 2) v += __shfl_xor_sync(~0u, v, step);
+    return v;
+}
+
 /*
  * 1 / sqrt(max(mean of n squares + eps, least)). squares(scale) is the sum over a team of (scale * x)^2; all lanes of a warp call
  * it together. Where squares overflow, which no f32 number should bring about, they are summed again of smaller numbers, beside
@@ -198,35 +210,41 @@ __device__ void read_row(row_part<TX, W, N> &x, const norm_arguments &a, team t,
 
 template <bool ADDS, typename TX, typename TY, typename TD, int W, int N>
 __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) {
-    __shared__ float shared[3][WARP];
+    __shared__ float shared[1][WARP];
+    __shared__ double sums[WARP];
     team t = {(int)threadIdx.x, (int)blockDim.x};
     int64_t cols = a.x.cols;
     row_part<TX, W, N> x;
     read_row<ADDS, TX, TY>(x, a, t, cols);
 
-    float sum[1] = {0};
-    each_pack<W, N>(t, cols, [&](int k, int64_t col) {
-        x.read_again(k, col);
-#pragma unroll
-        for (int i = 0; i < W; i++) sum[0] += x.at(k, i);
-    });
-    block_sums(sum, shared);
-    float mean = sum[0] / (float)cols;
-
-    /* x may be far from 0 and vary little: the rest of the mean, which that sum has rounded away, is found with the variance. */
-    float rest[2] = {0, 0};
+    /*
+     * x may be far from 0 and vary little, or close to its mean: the mean must be known better than f32 has it. So each thread keeps
+     * what its sum rounds away, and the sums of threads meet in double.
+     */
+    float sum = 0, rounded = 0;
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
         x.read_again(k, col);
 #pragma unroll
         for (int i = 0; i < W; i++) {
-            float v = x.at(k, i) - mean;
-            rest[0] += v;
-            rest[1] = fmaf(v, v, rest[1]);
+            const float v = x.at(k, i), grown = __fadd_rn(sum, v), added = __fsub_rn(grown, sum);
+            rounded += __fadd_rn(__fsub_rn(sum, __fsub_rn(grown, added)), __fsub_rn(v, added));
+            sum = grown;
         }
     });
-    block_sums(rest, shared + 1);
-    float mean_rest = rest[0] / (float)cols, variance = fmaxf((rest[1] - rest[0] * mean_rest) / (float)cols, 0.0f);
-    float inverse = 1.0f / sqrtf(variance + a.eps);
+    const double exact_mean = block_sum((double)sum + (double)rounded, sums) / (double)cols;
+    const float mean = (float)exact_mean, mean_rest = (float)(exact_mean - (double)mean);
+
+    float squares[1] = {0};
+    each_pack<W, N>(t, cols, [&](int k, int64_t col) {
+        x.read_again(k, col);
+#pragma unroll
+        for (int i = 0; i < W; i++) {
+            float v = x.at(k, i) - mean - mean_rest;
+            squares[0] = fmaf(v, v, squares[0]);
+        }
+    });
+    block_sums(squares, shared);
+    float inverse = 1.0f / sqrtf(squares[0] / (float)cols + a.eps);
 
     TD *dst = row_of<TD>(a.dst, blockIdx.x);
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
