@@ -379,9 +379,10 @@ static bool lay_out_direct(job *j) {
     const bool activates = e->activation == INK_ACT_NONE || (e->activation == INK_ACT_GELU_TANH && type == INK_BF16);
     if (e->low || e->gate || j->parts > 1 || j->how == F8_PLAIN || !activates || (e->add_to_dst && e->activation != INK_ACT_NONE))
         return false;
-    /* A bias must not lose what it has. For few numbers cuBLASLt takes kernels that activate what is rounded already. */
-    if (e->bias && e->bias->type == INK_F32 && type == INK_BF16) return false;
-    if (e->activation != INK_ACT_NONE && j->dst.rows * j->dst.cols < FEW_NUMBERS) return false;
+    /* A bias must not lose what it has. For few numbers cuBLASLt takes kernels that add to what is rounded already. */
+    const bool follows = e->bias || e->add_to_dst || e->activation != INK_ACT_NONE;
+    if (type == INK_BF16 && e->bias && e->bias->type == INK_F32) return false;
+    if (type == INK_BF16 && follows && j->dst.rows * j->dst.cols < FEW_NUMBERS) return false;
     if (exact ? type != INK_F32 : is_f8(j->how) && type == INK_F32 && e->bias) return false;
     if (unit_of(j->how) > 1 && !ink_rows_aligned(j->dst.data, j->dst.stride, type)) return false;
     plan_key key = key_of(j, type, operand{j->dst.data, 0, j->dst.stride});
