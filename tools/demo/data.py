@@ -25,8 +25,8 @@ def _tokenizer():
     return make_tokenizer()
 
 
-def _chunk(seed, size, spread):
-    many = scenes.sample_many(seed, size, spread)
+def _chunk(seed, size, spread, second):
+    many = scenes.sample_many(seed, size, spread, second)
     background, sprites = scenes.pack(many)
     ids, lengths = encode_prompts(_tokenizer(), [s.caption for s in many])
     return background.astype(np.uint8), sprites, ids.astype(np.int16), lengths.astype(np.int16)
@@ -37,9 +37,10 @@ def start_workers():
     return multiprocessing.get_context("fork").Pool(max(1, (os.cpu_count() or 2) - 1))
 
 
-def scene_rows(workers, seed, count, device, spread=1.0):
+def scene_rows(workers, seed, count, device, spread=1.0, second=False):
     """background, sprites, ids, lengths of `count` training scenes, as tensors on the device."""
-    jobs = [(seed * 1000000 + i, min(CHUNK, count - i * CHUNK), spread) for i in range((count + CHUNK - 1) // CHUNK)]
+    jobs = [(seed * 1000000 + i, min(CHUNK, count - i * CHUNK), spread, second)
+            for i in range((count + CHUNK - 1) // CHUNK)]
     chunks = workers.starmap(_chunk, jobs, 1)
     return [torch.from_numpy(np.concatenate(c)).to(device) for c in zip(*chunks)]
 

@@ -2,8 +2,10 @@
 """Write the trained demo model as a checkpoint folder in the published layout, all weights bf16.
 
     export.py --vae vae.pt --weights FOLDER --guidance 4 --out models/demo
+    export.py --model models/demo --weights FOLDER --guidance 4 --out models/demo
 
-FOLDER holds transformer.safetensors and text_encoder.safetensors as saved by train_dit.py.  Each VAE kernel
+FOLDER holds transformer.safetensors and text_encoder.safetensors as saved by train_dit.py; with --model the VAE
+is that of an exported folder.  Each VAE kernel
 becomes the last temporal tap of a 3x3x3 one; the taps and time convolutions that one frame never uses are zero,
 and so is the (minimal) vision tower, which text-to-image does not use either.
 """
@@ -59,6 +61,22 @@ def vae_weights(state):
     return out
 
 
+def vae_state(folder):
+    """The two-dimensional network's state from an exported folder."""
+    out = {}
+    for name, t in load_file(os.path.join(folder, "vae", "diffusion_pytorch_model.safetensors")).items():
+        if "time_conv" in name:
+            continue
+        if name.endswith("gamma"):
+            t = t.flatten()
+        elif t.dim() == 5:
+            t = t[:, :, -1]
+        out[name] = t.float()
+    with open(os.path.join(folder, "vae", "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    return {**out, "mean": torch.tensor(config["latents_mean"]), "std": torch.tensor(config["latents_std"])}
+
+
 def vision_weights(hidden):
     v = VISION
     h, f = v["hidden_size"], v["intermediate_size"]
@@ -105,6 +123,7 @@ def text_config(ids):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--vae", default="/tmp/demo/vae.pt")
+    p.add_argument("--model", help="exported folder to take the VAE from, instead of --vae")
     p.add_argument("--weights", default="/tmp/demo")
     p.add_argument("--guidance", type=float, default=4.0)
     p.add_argument("--steps", type=int, default=20)
@@ -114,7 +133,7 @@ def main():
     def path(*parts):
         return os.path.join(args.out, *parts)
 
-    state = torch.load(args.vae, map_location="cpu")
+    state = vae_state(args.model) if args.model else torch.load(args.vae, map_location="cpu")
     save(vae_weights(state), path("vae", "diffusion_pytorch_model.safetensors"))
     write_json(path("vae", "config.json"), {
         "_class_name": "AutoencoderKLQwenImage", "_diffusers_version": VERSION, "attn_scales": [],

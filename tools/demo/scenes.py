@@ -11,7 +11,9 @@ of a word the word itself (two letters and more).  Training skips scenes with su
 prompts hold nothing else.
 
 `spread` scales the freedom of layout that captions leave open (places, gaps, radii within a size): 1 is all of
-it, 0 the middle of every range.  The shipped model was trained with 1.
+it, 0 the middle of every range.  The shipped model was trained with 1, but for words in its last training:
+`second=True` asks for more words, most of them random letters and short ones more often, places them with half
+the freedom, and asks for more counts of three and more.
 """
 import hashlib
 import math
@@ -223,21 +225,30 @@ def pack(scenes):
 
 
 class Layout(random.Random):
-    """A generator whose `within` draws from a range that is narrowed to `spread` around its middle."""
+    """A generator whose `within` draws from a range that is narrowed to `spread` around its middle, and the shares
+    of what is drawn at random: kinds of scene, common words, lengths of the others, counts."""
 
-    spread = 1.0
+    spread = word_spread = 1.0
+    common, lengths, counts = 0.5, (1, 2, 3, 3, 4, 4, 5, 5), (2, 3, 4, 5)
+    mix = ["single"] * 3 + ["pair"] * 6 + ["count"] * 2 + ["word"] * 6 + ["label"] * 3
 
     def within(self, low, high):
         return (low + high) / 2 + (self.random() - 0.5) * (high - low) * self.spread
+
+
+class SecondLayout(Layout):
+    word_spread = 0.5
+    common, lengths, counts = 0.3, (1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5), (2, 3, 3, 4, 4, 5, 5)
+    mix = ["single"] * 3 + ["pair"] * 6 + ["count"] * 3 + ["word"] * 7 + ["label"] * 5
 
 
 CELLS = {2: (3, 5), 3: (1, 6, 8), 4: (0, 2, 6, 8), 5: (0, 2, 4, 6, 8)}  # of a 3 x 3 grid, where spread < 1
 
 
 def random_word(rng):
-    if rng.random() < 0.5:
+    if rng.random() < rng.common:
         return rng.choice(WORDS)
-    return "".join(rng.choice(LETTERS) for _ in range(rng.choice((1, 2, 3, 3, 4, 4, 5, 5))))
+    return "".join(rng.choice(LETTERS) for _ in range(rng.choice(rng.lengths)))
 
 
 def pick_word(rng, held):
@@ -300,7 +311,7 @@ def sample_pair(rng, held):
 def sample_count(rng, held):
     while True:
         color, background = two_colors(rng)
-        shape, n = rng.choice(SHAPES), rng.choice((2, 3, 4, 5))
+        shape, n = rng.choice(SHAPES), rng.choice(rng.counts)
         if held_out(f"{n} {color} {shape}") == held:
             break
     r = rng.within(11, 14)
@@ -396,18 +407,21 @@ def caption(rng, scene, plain):
 
 KINDS = {"single": sample_single, "pair": sample_pair, "count": sample_count, "word": sample_word,
          "label": sample_label}
-MIX = ["single"] * 3 + ["pair"] * 6 + ["count"] * 2 + ["word"] * 6 + ["label"] * 3
 
 
 def sample(rng, kind=None, held=False, plain=False):
     """One random scene with its caption; held: only held-out ones, else none of them."""
-    scene = KINDS[kind or rng.choice(MIX)](rng, held)
+    kind, whole = kind or rng.choice(rng.mix), rng.spread
+    if kind in ("word", "label"):
+        rng.spread *= rng.word_spread
+    scene = KINDS[kind](rng, held)
+    rng.spread = whole
     scene.caption = caption(rng, scene, plain)
     return scene
 
 
-def sample_many(seed, count, spread=1.0):
-    rng = Layout(seed)
+def sample_many(seed, count, spread=1.0, second=False):
+    rng = (SecondLayout if second else Layout)(seed)
     rng.spread = spread
     return [sample(rng) for _ in range(count)]
 
