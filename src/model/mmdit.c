@@ -28,9 +28,11 @@ static void bind_linear(ink_binder *b, ink_weight *w, ink_tensor *bias, int64_t 
 
 static void bind_stream(ink_mmdit_stream *s, const stream_names *names, const ink_mmdit_config *config, ink_binder *b, int block) {
     int64_t d = config->dim;
+    ink_bind_together(b, 3);
     bind_linear(b, &s->q, &s->q_bias, d, d, block, names->q);
     bind_linear(b, &s->k, &s->k_bias, d, d, block, names->k);
     bind_linear(b, &s->v, &s->v_bias, d, d, block, names->v);
+    ink_bind_together(b, 0);
     bind_linear(b, &s->out, &s->out_bias, d, d, block, names->out);
     ink_bind_vector(b, &s->q_norm, config->head_dim, "transformer_blocks.%d.%s.weight", block, names->q_norm);
     ink_bind_vector(b, &s->k_norm, config->head_dim, "transformer_blocks.%d.%s.weight", block, names->k_norm);
@@ -216,18 +218,52 @@ static buffers take_buffers(ink_ctx *c, const layout *l, const ink_mmdit_input *
     return b;
 }
 
+/* Whether b follows a in memory. */
+static bool follows(const void *a, const void *b, int64_t bytes) {
+    return !a ? !b : (const unsigned char *)a + bytes == (const unsigned char *)b;
+}
+
+static bool are_neighbours(const ink_weight *a, const ink_weight *b) {
+    int64_t data_bytes = a->rows * a->cols / ink_dtype_block_elements(a->dtype) * ink_dtype_block_bytes(a->dtype);
+    int64_t n_scales = a->group ? a->rows * (a->cols / a->group) : a->n_scales;
+    int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(a->scale_dtype);
+    bool alike = a->dtype == b->dtype && a->scale_dtype == b->scale_dtype && a->group == b->group && a->n_scales == b->n_scales &&
+                 (a->n_scales == 0 || a->n_scales == a->rows) && !a->up && !b->up;
+    return alike && a->data && follows(a->data, b->data, data_bytes) && follows(a->scales, b->scales, scale_bytes) &&
+           follows(a->biases, b->biases, scale_bytes);
+}
+
+/* qkv [n, 3 dim] of normed rows: three products, or one where a device has their weights as one. */
+static void multiply_qkv(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t) {
+    int64_t d = t->y.cols;
+    int64_t bias_bytes = d * (int64_t)ink_dtype_size(s->q_bias.type);
+    bool one = are_neighbours(&s->q, &s->k) && are_neighbours(&s->k, &s->v) && s->q_bias.type == s->k_bias.type &&
+               s->k_bias.type == s->v_bias.type && follows(s->q_bias.data, s->k_bias.data, bias_bytes) &&
+               follows(s->k_bias.data, s->v_bias.data, bias_bytes);
+    if (one && c->device->memory) {
+        ink_weight w = s->q;
+        ink_tensor bias = s->q_bias;
+        w.rows *= 3;
+        w.n_scales *= 3;
+        bias.cols = bias.stride = 3 * d;
+        ink_linear(c, t->qkv, t->y, &w, (ink_linear_epilogue){.bias = &bias});
+        return;
+    }
+    ink_linear(c, ink_cols(t->qkv, 0, d), t->y, &s->q, (ink_linear_epilogue){.bias = &s->q_bias});
+    ink_linear(c, ink_cols(t->qkv, d, d), t->y, &s->k, (ink_linear_epilogue){.bias = &s->k_bias});
+    ink_linear(c, ink_cols(t->qkv, 2 * d, d), t->y, &s->v, (ink_linear_epilogue){.bias = &s->v_bias});
+}
+
 /* Queries, keys and values of one stream. gate: NULL, or that of y, which the block before has left. */
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
                         const ink_tensor *gate, const block_modulation *mod) {
     int64_t d = config->dim;
-    ink_tensor q = ink_cols(t->qkv, 0, d), k = ink_cols(t->qkv, d, d), v = ink_cols(t->qkv, 2 * d, d);
+    ink_tensor q = ink_cols(t->qkv, 0, d), k = ink_cols(t->qkv, d, d);
     if (gate)
         ink_gated_residual_layernorm_modulate(c, t->y, t->x, *gate, t->y, mod->scale1, mod->shift1, EPS);
     else
         ink_layernorm_modulate(c, t->y, t->x, mod->scale1, mod->shift1, EPS);
-    ink_linear(c, q, t->y, &s->q, (ink_linear_epilogue){.bias = &s->q_bias});
-    ink_linear(c, k, t->y, &s->k, (ink_linear_epilogue){.bias = &s->k_bias});
-    ink_linear(c, v, t->y, &s->v, (ink_linear_epilogue){.bias = &s->v_bias});
+    multiply_qkv(c, s, t);
     ink_rmsnorm_rope(c, q, s->q_norm, t->cos, t->sin, config->n_heads, EPS);
     ink_rmsnorm_rope(c, k, s->k_norm, t->cos, t->sin, config->n_heads, EPS);
 }

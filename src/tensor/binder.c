@@ -188,23 +188,42 @@ static void report_loaded(ink_binder *binder) {
 
 /* ---- on a device ----------------------------------------------------------------------------------------------------- */
 
+/* Room on the device, alone or in a run. NULL without. */
+static void *take_placed(ink_binder *binder, int64_t size, int run) {
+    ink_blocks *placed = &binder->store->placed;
+    ink_placed_run *r = &binder->runs[run];
+    if (r->n_left > 0 && r->size == size) {
+        r->n_left--;
+        return r->block += size;
+    }
+    int64_t n = binder->n_together > 0 && !r->block ? binder->n_together : 1;
+    void *block = make_room(placed) ? binder->memory->alloc(binder->device, (size_t)(n * size)) : NULL;
+    if (!block) return NULL;
+    placed->list[placed->n++] = block;
+    if (binder->n_together > 0) *r = (ink_placed_run){block, size, n - 1};
+    return block;
+}
+
+void ink_bind_together(ink_binder *binder, int64_t n) {
+    binder->n_together = binder->memory ? n : 0;
+    memset(binder->runs, 0, sizeof binder->runs);
+}
+
 /* Brings size bytes, if there are any, to the device, where *data then points. */
-static void place_block(ink_binder *binder, const void **data, int64_t size, const char *name) {
+static void place_block(ink_binder *binder, const void **data, int64_t size, int run, const char *name) {
     const int64_t granule = 256;
     if (size == 0 || binder->status != INK_OK) return;
     count_held(binder, (size + granule - 1) / granule * granule);
     if (binder->mode != INK_BIND_LOAD) return;
-    ink_store *store = binder->store;
-    store->memory = binder->memory;
-    store->device = binder->device;
-    void *block = make_room(&store->placed) ? binder->memory->alloc(binder->device, (size_t)size) : NULL;
+    binder->store->memory = binder->memory;
+    binder->store->device = binder->device;
+    void *block = take_placed(binder, size, run);
     if (!block) {
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY,
                                   "%s: no memory on the device for tensor %s, %lld bytes, after %.2f GiB of others", origin(binder),
                                   name, (long long)size, (double)binder->stored_bytes / 1073741824.0);
         return;
     }
-    store->placed.list[store->placed.n++] = block;
     binder->memory->upload(binder->device, block, *data, (size_t)size);
     const char *failure = binder->memory->failure(binder->device);
     if (failure) binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", origin(binder), name, failure);
@@ -215,9 +234,9 @@ static void place_matrix(ink_binder *binder, ink_weight *w, const char *name) {
     int64_t n_scales = w->group ? w->rows * (w->cols / w->group) : w->scales || w->n_scales ? w->n_scales : 0;
     int64_t data_bytes = w->rows * w->cols / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
     int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(w->scale_dtype);
-    place_block(binder, &w->data, data_bytes, name);
-    place_block(binder, &w->scales, scale_bytes, name);
-    place_block(binder, &w->biases, w->group ? scale_bytes : 0, name);
+    place_block(binder, &w->data, data_bytes, INK_RUN_DATA, name);
+    place_block(binder, &w->scales, scale_bytes, INK_RUN_SCALES, name);
+    place_block(binder, &w->biases, w->group ? scale_bytes : 0, INK_RUN_BIASES, name);
 }
 
 /* The matrix and its branch; what they were made of on the host goes, from its block number `mark` on. */
@@ -248,7 +267,7 @@ static void place_vector(ink_binder *binder, ink_tensor *x, size_t mark, const c
     for (int64_t i = 0; narrow && i < x->cols; i++) narrow[i] = ink_bf16_from_f32(x->data[i]);
     const void *data = narrow ? (const void *)narrow : x->data;
     if (narrow) x->type = INK_BF16;
-    place_block(binder, &data, x->cols * (int64_t)ink_dtype_size(x->type), name);
+    place_block(binder, &data, x->cols * (int64_t)ink_dtype_size(x->type), INK_RUN_VECTORS, name);
     x->data = (float *)(uintptr_t)data;
     place_weight(binder, &(ink_weight){0}, mark, name);
 }

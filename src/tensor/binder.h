@@ -40,6 +40,13 @@ void ink_store_release(ink_store *store);
  */
 typedef enum ink_bind_mode { INK_BIND_CHECK, INK_BIND_LOAD, INK_BIND_REPORT } ink_bind_mode;
 
+/* Blocks of a device that lie one behind the other, of equal size: of data, scales, biases of groups; of vectors. */
+enum { INK_RUN_DATA, INK_RUN_SCALES, INK_RUN_BIASES, INK_RUN_VECTORS, INK_N_RUNS };
+typedef struct ink_placed_run {
+    unsigned char *block;
+    int64_t size, n_left; /* of one, and how many are still to come */
+} ink_placed_run;
+
 typedef struct ink_binder {
     const ink_weights *weights;
     /* NULL, or what fills random numbers in: weights are then not looked at, and any name and shape is as the model has it. */
@@ -51,10 +58,12 @@ typedef struct ink_binder {
     ink_store *store;                /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
     const ink_device_memory *memory; /* NULL, or where all weights go: the store's then, too. GGUF's types become BF16 there */
     const struct ink_device *device; /* ... of which device */
-    ink_residency *residency;        /* NULL, or what stays of the parts that the model names */
-    ink_part *part;                  /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
-    bool later;                      /* ... and it is only looked up, since it will come and go */
-    bool acquired;                   /* ... and it has come, into the residency's buffer */
+    int64_t n_together;              /* set by ink_bind_together */
+    ink_placed_run runs[INK_N_RUNS];
+    ink_residency *residency; /* NULL, or what stays of the parts that the model names */
+    ink_part *part;           /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
+    bool later;               /* ... and it is only looked up, since it will come and go */
+    bool acquired;            /* ... and it has come, into the residency's buffer */
     ink_error *error;
     ink_status status;
     int64_t mapped_bytes;            /* used in place */
@@ -106,6 +115,12 @@ void ink_bind_part(ink_binder *binder, int64_t part);
  * ink_bind_part(binder, -1); ink_residency_release ends its use. False: it is there.
  */
 bool ink_bind_acquire(ink_binder *binder, int64_t part);
+
+/*
+ * The next n matrices, and the next n vectors, lie one behind the other on a device, if they are alike: as one of n times the rows.
+ * 0 ends that. Without effect in the host's memory.
+ */
+void ink_bind_together(ink_binder *binder, int64_t n);
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);
