@@ -223,13 +223,13 @@ static bool follows(const void *a, const void *b, int64_t bytes) {
     return !a ? !b : (const unsigned char *)a + bytes == (const unsigned char *)b;
 }
 
-static bool are_neighbours(const ink_weight *a, const ink_weight *b) {
+static bool are_neighbours(const ink_ctx *c, const ink_weight *a, const ink_weight *b) {
     int64_t data_bytes = a->rows * a->cols / ink_dtype_block_elements(a->dtype) * ink_dtype_block_bytes(a->dtype);
     int64_t n_scales = a->group ? a->rows * (a->cols / a->group) : a->n_scales;
     int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(a->scale_dtype);
     bool alike = a->dtype == b->dtype && a->scale_dtype == b->scale_dtype && a->group == b->group && a->n_scales == b->n_scales &&
                  (a->n_scales == 0 || a->n_scales == a->rows) && !a->up && !b->up;
-    return alike && a->data && follows(a->data, b->data, data_bytes) && follows(a->scales, b->scales, scale_bytes) &&
+    return alike && (a->data || ink_ctx_dry(c)) && follows(a->data, b->data, data_bytes) && follows(a->scales, b->scales, scale_bytes) &&
            follows(a->biases, b->biases, scale_bytes);
 }
 
@@ -237,7 +237,7 @@ static bool are_neighbours(const ink_weight *a, const ink_weight *b) {
 static void multiply_qkv(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t) {
     int64_t d = t->y.cols;
     int64_t bias_bytes = d * (int64_t)ink_dtype_size(s->q_bias.type);
-    bool one = are_neighbours(&s->q, &s->k) && are_neighbours(&s->k, &s->v) && s->q_bias.type == s->k_bias.type &&
+    bool one = are_neighbours(c, &s->q, &s->k) && are_neighbours(c, &s->k, &s->v) && s->q_bias.type == s->k_bias.type &&
                s->k_bias.type == s->v_bias.type && follows(s->q_bias.data, s->k_bias.data, bias_bytes) &&
                follows(s->k_bias.data, s->v_bias.data, bias_bytes);
     if (one && c->device->memory) {
