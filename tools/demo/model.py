@@ -3,8 +3,7 @@
 The parameters carry the published tensor names, so that exporting is a copy.  Liberties that change no result:
 the VAE is two-dimensional (for one frame only the last temporal tap of each kernel counts); the text encoder
 runs the constant part of the prompt template once for the whole batch (it is causal, so the rows of the prompt
-see the same keys and values); queries, keys and values come from one product; padded rows are kept out of
-attention by one more element of each query and key instead of a mask, which flash attention does not take.
+see the same keys and values); queries, keys and values come from one product, and so do gate and up.
 """
 import math
 import os
@@ -173,44 +172,10 @@ class AutoEncoder(nn.Module):
 
 # ------------------------------------------------------------------------------------------ products
 
-PARTS = 32
-
-
-class Product(torch.autograd.Function):
-    """x W^T + b.  The gradient of W is the sum of PARTS products over parts of the rows: one product with so many
-    rows and so small a result would keep few of a GPU's processors busy."""
-
-    @staticmethod
-    def forward(ctx, x, w, b):
-        w = w.to(x.dtype)
-        ctx.save_for_backward(x, w)
-        ctx.bias = b is not None
-        return F.linear(x, w, b.to(x.dtype) if ctx.bias else None)
-
-    @staticmethod
-    def backward(ctx, g):
-        x, w = ctx.saved_tensors
-        n, o, i = x.numel() // x.shape[-1], g.shape[-1], x.shape[-1]
-        if n % PARTS == 0 and n >= 512 * PARTS:
-            dw = torch.bmm(g.reshape(PARTS, n // PARTS, o).transpose(1, 2), x.reshape(PARTS, n // PARTS, i)).float().sum(0)
-        else:
-            dw = (g.reshape(n, o).t() @ x.reshape(n, i)).float()
-        return g @ w, dw, g.reshape(n, o).float().sum(0) if ctx.bias else None
-
-
 def product(x, *layers):
     """The outputs of linear layers side by side."""
-    w = layers[0].weight if len(layers) == 1 else torch.cat([m.weight for m in layers])
-    b = layers[0].bias
-    if b is not None and len(layers) > 1:
-        b = torch.cat([m.bias for m in layers])
-    kind = x.device.type
-    return Product.apply(x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x, w, b)
-
-
-class Linear(nn.Linear):
-    def forward(self, x):
-        return product(x, self)
+    biases = None if layers[0].bias is None else torch.cat([m.bias for m in layers])
+    return F.linear(x, torch.cat([m.weight for m in layers]), biases)
 
 
 # -------------------------------------------------------------------------------------- text encoder
@@ -230,9 +195,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         h, self.heads, self.kv_heads = c["hidden_size"], c["num_attention_heads"], c["num_key_value_heads"]
         self.dim = h // self.heads
-        self.q_proj, self.k_proj, self.v_proj = (Linear(h, n * self.dim)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(h, n * self.dim)
                                                  for n in (self.heads, self.kv_heads, self.kv_heads))
-        self.o_proj = Linear(h, h, bias=False)
+        self.o_proj = nn.Linear(h, h, bias=False)
 
     def qkv(self, x, rope):
         b, n, _ = x.shape
@@ -251,7 +216,7 @@ class SelfAttention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, h, f):
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = (Linear(a, b, bias=False)
+        self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(a, b, bias=False)
                                                         for a, b in ((h, f), (h, f), (f, h)))
 
     def forward(self, x):
@@ -292,13 +257,15 @@ class TextEncoder(nn.Module):
         n, m = ids.shape[1], self.prefix.shape[1]
         head, x = self.model.embed_tokens(self.prefix), self.model.embed_tokens(ids)
         head_rope, rope = self.rope(0, m, ids.device), self.rope(m, n, ids.device)
+        mask = torch.ones(n, m + n, dtype=torch.bool, device=ids.device).tril(m)
         for layer in self.model.layers:
             attn = layer.self_attn
             hq, hk, hv = attn.qkv(layer.input_layernorm(head), head_rope)
             q, k, v = attn.qkv(layer.input_layernorm(x), rope)
-            q, k, v = (torch.cat((h.expand(len(t), -1, -1, -1), t), 2) for h, t in ((hq, q), (hk, k), (hv, v)))
+            k = torch.cat((hk.expand(k.shape[0], -1, -1, -1), k), 2)
+            v = torch.cat((hv.expand(v.shape[0], -1, -1, -1), v), 2)
             head = head + attn.out(F.scaled_dot_product_attention(hq, hk, hv, is_causal=True))
-            x = x + attn.out(F.scaled_dot_product_attention(q, k, v, is_causal=True)[:, :, m:])
+            x = x + attn.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
             head = head + layer.mlp(layer.post_attention_layernorm(head))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.model.norm(x)
@@ -314,8 +281,8 @@ class FeedForward(nn.Module):
     def __init__(self, d):
         super().__init__()
         first = nn.Module()
-        first.proj = Linear(d, 4 * d)
-        self.net = nn.ModuleList([first, nn.Identity(), Linear(4 * d, d)])
+        first.proj = nn.Linear(d, 4 * d)
+        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(4 * d, d)])
 
     def forward(self, x):
         return self.net[2](F.gelu(self.net[0].proj(x), approximate="tanh"))
@@ -325,11 +292,11 @@ class JointAttention(nn.Module):
     def __init__(self, d, head_dim):
         super().__init__()
         self.head_dim = head_dim
-        self.to_q, self.to_k, self.to_v = (Linear(d, d) for _ in range(3))
-        self.add_q_proj, self.add_k_proj, self.add_v_proj = (Linear(d, d) for _ in range(3))
+        self.to_q, self.to_k, self.to_v = (nn.Linear(d, d) for _ in range(3))
+        self.add_q_proj, self.add_k_proj, self.add_v_proj = (nn.Linear(d, d) for _ in range(3))
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = (RMSNorm(head_dim) for _ in range(4))
-        self.to_out = nn.ModuleList([Linear(d, d)])
-        self.to_add_out = Linear(d, d)
+        self.to_out = nn.ModuleList([nn.Linear(d, d)])
+        self.to_add_out = nn.Linear(d, d)
 
     def heads(self, x, q, k, v, norm_q, norm_k, rope):
         q, k, v = product(x, q, k, v).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
@@ -338,16 +305,12 @@ class JointAttention(nn.Module):
                             -1).flatten(-2) for t in (norm_q(q), norm_k(k)))
         return q.to(v.dtype), k.to(v.dtype), v
 
-    def forward(self, img, txt, img_rope, txt_rope, out):
-        """out: [B, 1, rows + tokens, 1], 0 for keys that count, far below for others."""
+    def forward(self, img, txt, img_rope, txt_rope, mask):
         iq, ik, iv = self.heads(img, self.to_q, self.to_k, self.to_v, self.norm_q, self.norm_k, img_rope)
         tq, tk, tv = self.heads(txt, self.add_q_proj, self.add_k_proj, self.add_v_proj,
                                 self.norm_added_q, self.norm_added_k, txt_rope)
-        q, k, v = (torch.cat(p, 2) for p in ((tq, iq), (tk, ik), (tv, iv)))
-        if out is not None:  # eight more elements, as flash attention wants multiples of eight
-            out = out.to(k.dtype).expand(-1, k.shape[1], -1, -1)
-            q, k, v = F.pad(q, (0, 8), value=1), F.pad(torch.cat((k, out), -1), (0, 7)), F.pad(v, (0, 8))
-        y = F.scaled_dot_product_attention(q, k, v, scale=self.head_dim ** -0.5)[..., :self.head_dim]
+        y = F.scaled_dot_product_attention(torch.cat((tq, iq), 2), torch.cat((tk, ik), 2), torch.cat((tv, iv), 2),
+                                           attn_mask=mask)
         y = y.transpose(1, 2).flatten(2)
         n = txt.shape[1]
         return self.to_out[0](y[:, n:]), y[:, :n]
@@ -356,16 +319,16 @@ class JointAttention(nn.Module):
 class Block(nn.Module):
     def __init__(self, d, head_dim):
         super().__init__()
-        self.img_mod = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
-        self.txt_mod = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
+        self.img_mod = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
+        self.txt_mod = nn.Sequential(nn.SiLU(), nn.Linear(d, 6 * d))
         self.attn = JointAttention(d, head_dim)
         self.img_mlp, self.txt_mlp = FeedForward(d), FeedForward(d)
 
-    def forward(self, img, txt, temb, img_rope, txt_rope, out, last):
+    def forward(self, img, txt, temb, img_rope, txt_rope, mask, last):
         i = self.img_mod(temb)[:, None].float().chunk(6, -1)
         t = self.txt_mod(temb)[:, None].float().chunk(6, -1)
         a, b = self.attn(layer_norm(img) * (1 + i[1]) + i[0], layer_norm(txt) * (1 + t[1]) + t[0],
-                         img_rope, txt_rope, out)
+                         img_rope, txt_rope, mask)
         img = img + i[2] * a
         img = img + i[5] * self.img_mlp(layer_norm(img) * (1 + i[4]) + i[3])
         if not last:  # nothing reads the text stream of the last block
@@ -379,18 +342,18 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         d = config["num_attention_heads"] * config["attention_head_dim"]
-        self.img_in = Linear(config["in_channels"], d)
+        self.img_in = nn.Linear(config["in_channels"], d)
         self.txt_norm = RMSNorm(config["joint_attention_dim"])
-        self.txt_in = Linear(config["joint_attention_dim"], d)
+        self.txt_in = nn.Linear(config["joint_attention_dim"], d)
         embedder = nn.Module()
-        embedder.linear_1, embedder.linear_2 = Linear(256, d), Linear(d, d)
+        embedder.linear_1, embedder.linear_2 = nn.Linear(256, d), nn.Linear(d, d)
         self.time_text_embed = nn.Module()
         self.time_text_embed.timestep_embedder = embedder
         self.transformer_blocks = nn.ModuleList([Block(d, config["attention_head_dim"])
                                                  for _ in range(config["num_layers"])])
         self.norm_out = nn.Module()
-        self.norm_out.linear = Linear(d, 2 * d)
-        self.proj_out = Linear(d, config["patch_size"] ** 2 * config["out_channels"])
+        self.norm_out.linear = nn.Linear(d, 2 * d)
+        self.proj_out = nn.Linear(d, config["patch_size"] ** 2 * config["out_channels"])
         for p in self.parameters():
             if p.dim() == 2:
                 nn.init.xavier_uniform_(p)
@@ -419,12 +382,13 @@ class Transformer(nn.Module):
         angle = 1000 * t.float()[:, None] * freq
         embed = self.time_text_embed.timestep_embedder
         temb = embed.linear_2(F.silu(embed.linear_1(torch.cat((angle.cos(), angle.sin()), -1))))
-        out = None
+        mask = None
         if text_mask is not None:
-            out = F.pad(torch.where(text_mask, 0.0, -1e4), (0, x.shape[1]))[:, None, :, None]
+            mask = F.pad(text_mask, (0, x.shape[1]), value=True)[:, None, None, :]
+            mask = mask.expand(-1, 1, mask.shape[-1], -1)
         img, txt = self.img_in(x).float(), self.txt_in(self.txt_norm(text)).float()
         for n, block in enumerate(self.transformer_blocks):
-            img, txt = block(img, txt, temb, img_rope, txt_rope, out, n + 1 == len(self.transformer_blocks))
+            img, txt = block(img, txt, temb, img_rope, txt_rope, mask, n + 1 == len(self.transformer_blocks))
         scale, shift = self.norm_out.linear(F.silu(temb))[:, None].float().chunk(2, -1)
         return self.proj_out(layer_norm(img) * (1 + scale) + shift)
 

@@ -3,7 +3,7 @@
 
     train_dit.py --seconds 540 --span 0 0.5 --out /tmp/demo
     train_dit.py --seconds 540 --span 0.5 1 --out /tmp/demo --resume /tmp/demo/state.pt --seed 2
-    train_dit.py --seconds 540 --model ../../models/demo --second --lr 1e-3 --q4 0.7 --seed 3 --out /tmp/demo
+    train_dit.py --seconds 540 --model ../../models/demo --second --lr 1e-3 --seed 4 --out /tmp/demo
 
 A pool of scenes is rendered and encoded by the VAE once; training draws batches from it.  x = (1 - t) data +
 t noise, the target is noise - data, the loss the squared error; t is logit-normal with a uniform share.  A tenth
@@ -129,7 +129,6 @@ def main():
     workers = data.start_workers()
     gpu = torch.cuda.is_available()
     device = "cuda" if gpu else "cpu"
-    torch.backends.cuda.enable_cudnn_sdp(False)
     torch.manual_seed(args.seed)
     tokenizer = data.make_tokenizer()
     vae = AutoEncoder(**VAE).to(device)
