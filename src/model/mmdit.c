@@ -229,8 +229,8 @@ static bool are_neighbours(const ink_ctx *c, const ink_weight *a, const ink_weig
     int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(a->scale_dtype);
     bool alike = a->dtype == b->dtype && a->scale_dtype == b->scale_dtype && a->group == b->group && a->n_scales == b->n_scales &&
                  (a->n_scales == 0 || a->n_scales == a->rows) && !a->up && !b->up;
-    return alike && (a->data || ink_ctx_dry(c)) && follows(a->data, b->data, data_bytes) && follows(a->scales, b->scales, scale_bytes) &&
-           follows(a->biases, b->biases, scale_bytes);
+    return alike && (a->data || ink_ctx_dry(c)) && follows(a->data, b->data, data_bytes) &&
+           follows(a->scales, b->scales, scale_bytes) && follows(a->biases, b->biases, scale_bytes);
 }
 
 /* qkv [n, 3 dim] of normed rows: three products, or one where a device has their weights as one. */

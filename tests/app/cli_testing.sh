@@ -3,7 +3,8 @@
 # folder of its own, and says with `expect` what must be so.
 set -uo pipefail
 export LC_ALL=C TERM=dumb
-unset INK_MODEL INK_CPU INK_TRACE INK_CHECK INK_POISON
+unset INK_MODEL INK_CPU INK_TRACE INK_CHECK INK_POISON INK_CUDA_MODULE
+export INK_BACKEND=cpu # also where there is a GPU: tools/gpu-test.sh is for that
 
 cli=$(realpath "$INK_TEST_CLI")
 golden=$(realpath "$INK_TEST_SOURCE_DIR")/tests/golden

@@ -43,6 +43,8 @@ test_choices() {
     refuses 2 'f32, bf16, fp8, q8, q4 or auto' "${small[@]}" --precision f16
     refuses 2 'f32, bf16 or auto' "${small[@]}" --noise-dtype f64
     refuses 2 'CPU tier "none"' "${small[@]}" --cpu none
+    refuses 2 'back end "gpu"' "${small[@]}" --backend gpu
+    INK_CUDA_MODULE=/nowhere/module.so refuses 1 'back end cuda cannot be used: /nowhere/module.so' "${small[@]}" --backend cuda
 }
 
 test_prompts() {
