@@ -237,10 +237,10 @@ static bool are_neighbours(const ink_ctx *c, const ink_weight *a, const ink_weig
 static void multiply_qkv(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t) {
     int64_t d = t->y.cols;
     int64_t bias_bytes = d * (int64_t)ink_dtype_size(s->q_bias.type);
-    bool one = are_neighbours(c, &s->q, &s->k) && are_neighbours(c, &s->k, &s->v) && s->q_bias.type == s->k_bias.type &&
-               s->k_bias.type == s->v_bias.type && follows(s->q_bias.data, s->k_bias.data, bias_bytes) &&
-               follows(s->k_bias.data, s->v_bias.data, bias_bytes);
-    if (one && c->device->memory) {
+    bool one = c->device->memory && are_neighbours(c, &s->q, &s->k) && are_neighbours(c, &s->k, &s->v) &&
+               s->q_bias.type == s->k_bias.type && s->k_bias.type == s->v_bias.type &&
+               follows(s->q_bias.data, s->k_bias.data, bias_bytes) && follows(s->k_bias.data, s->v_bias.data, bias_bytes);
+    if (one) {
         ink_weight w = s->q;
         ink_tensor bias = s->q_bias;
         w.rows *= 3;

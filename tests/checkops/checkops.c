@@ -314,10 +314,22 @@ void call_device(checker *c, op_call call, const void *arguments) {
     settle(c);
 }
 
-static float *copy_of(ink_tensor x) {
+/* The checker knows all copies: a failure of the device leaves check_call in the middle. */
+static float *copy_of(checker *c, ink_tensor x) {
     float *copy = need(malloc((size_t)(x.rows * x.cols) * sizeof *copy));
+    c->copies[c->n_copies++] = copy;
     for (int64_t i = 0; i < x.rows; i++) memcpy(copy + i * x.cols, ink_row(x, i), (size_t)x.cols * sizeof *copy);
     return copy;
+}
+
+static void free_copy(checker *c, float *copy) {
+    for (int i = 0; i < c->n_copies; i++)
+        if (c->copies[i] == copy) c->copies[i--] = c->copies[--c->n_copies];
+    free(copy);
+}
+
+void free_copies(checker *c) {
+    while (c->n_copies > 0) free_copy(c, c->copies[0]);
 }
 
 static void put_back(ink_tensor x, const float *copy) {
@@ -334,7 +346,7 @@ static void run_once(checker *c, bool defines, op_call call, const void *argumen
         call_device(c, call, arguments);
     for (int r = 0; r < n_results; r++) {
         ink_tensor view = results[r].view;
-        found[r] = copy_of(view);
+        found[r] = copy_of(c, view);
         ink_tensor old = view;
         old.data = (float *)(void *)(c->snapshot + ((unsigned char *)view.data - c->memory));
         for (int64_t i = 0; i < view.rows; i++) memcpy(ink_row(view, i), ink_row(old, i), (size_t)view.cols * sizeof(float));
@@ -391,21 +403,21 @@ void check_call(checker *c, op_call call, const void *arguments, const result *r
             }
             if (memcmp(found[r], first[r], (size_t)(view.rows * view.cols) * sizeof(float)) != 0)
                 fail(c, "the bits change with %s", runs[i] ? "the number of threads" : "the run");
-            free(found[r]);
+            free_copy(c, found[r]);
         }
     }
     for (int r = 0; r < n_results; r++) {
         put_back(results[r].view, first[r]);
-        free(first[r]);
-        free(expected[r]);
+        free_copy(c, first[r]);
+        free_copy(c, expected[r]);
     }
     if (c->quiet && c->n_failures > 0) longjmp(c->stop, 1);
 }
 
 void check_equal(checker *c, const char *property, ink_tensor found, ink_tensor expected, const double *bound) {
-    float *a = copy_of(found), *b = copy_of(expected);
+    float *a = copy_of(c, found), *b = copy_of(c, expected);
     compare(c, property, found.rows, found.cols, a, b, bound, bound && was_narrowed(c, expected.data) ? 2 : 0);
-    free(b);
-    free(a);
+    free_copy(c, b);
+    free_copy(c, a);
     if (c->quiet && c->n_failures > 0) longjmp(c->stop, 1);
 }

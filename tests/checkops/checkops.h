@@ -43,8 +43,10 @@ typedef struct checker {
     ink_threads *threads[N_THREAD_COUNTS]; /* 1, 2, 3 */
     uint64_t seed;
     uint64_t random;
-    bool quiet;   /* print no failures, and jump to `stop` after the first */
-    jmp_buf stop; /* also taken when the device has failed */
+    bool quiet;       /* print no failures, and jump to `stop` after the first */
+    jmp_buf stop;     /* also taken when the device has failed */
+    float *copies[8]; /* of results, in use */
+    int n_copies;
     double worst; /* the largest difference, as a part of what was allowed */
     int64_t n_cases, n_failures, n_printed;
     const char *op;
@@ -124,6 +126,7 @@ double *take_bounds(checker *c, int64_t n);
  * the device made with one thread.
  */
 typedef void (*op_call)(const ink_device *device, const void *arguments);
+void free_copies(checker *c); /* after a jump to `stop` */
 void check_call(checker *c, op_call call, const void *arguments, const result *results, int n_results);
 
 /* The call on the device under test alone, for properties beside the definition. */

@@ -42,7 +42,10 @@ const family families[] = {
 };
 
 void run_check(checker *c, const char *op) {
-    if (setjmp(c->stop)) return;
+    if (setjmp(c->stop)) {
+        free_copies(c);
+        return;
+    }
     for (const family *f = families; f->op; f++)
         if (strcmp(f->op, op) == 0) f->check(c);
 }
