@@ -224,9 +224,7 @@ static bool follows(const void *a, const void *b, int64_t bytes) {
 }
 
 static bool are_neighbours(const ink_ctx *c, const ink_weight *a, const ink_weight *b) {
-    int64_t data_bytes = a->rows * a->cols / ink_dtype_block_elements(a->dtype) * ink_dtype_block_bytes(a->dtype);
-    int64_t n_scales = a->group ? a->rows * (a->cols / a->group) : a->n_scales;
-    int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(a->scale_dtype);
+    int64_t data_bytes = ink_weight_data_bytes(a), scale_bytes = ink_weight_scale_bytes(a);
     bool alike = a->dtype == b->dtype && a->scale_dtype == b->scale_dtype && a->group == b->group && a->n_scales == b->n_scales &&
                  (a->n_scales == 0 || a->n_scales == a->rows) && !a->up && !b->up;
     return alike && (a->data || ink_ctx_dry(c)) && follows(a->data, b->data, data_bytes) &&

@@ -65,10 +65,6 @@ typedef struct chunk {
     ink_error_sums *sums; /* [made.rows] */
 } chunk;
 
-static int64_t data_bytes(const ink_weight *w) {
-    return w->rows * w->cols / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
-}
-
 /* Of scales, and of biases: bytes for each row. */
 static int64_t scale_bytes(const ink_weight *w) {
     return w->group ? w->cols / w->group * (int64_t)sizeof(uint16_t) : w->n_scales ? (int64_t)sizeof(float) : 0;
@@ -81,7 +77,7 @@ static bool take_chunk(chunk *c, const job *j, const ink_quantize_item *item) {
     if (rows > w->rows) rows = w->rows;
     *c = (chunk){.stored = w};
     ink_quantize_describe(&c->made, item->form, rows, w->cols);
-    c->made.data = ink_alloc((size_t)data_bytes(&c->made));
+    c->made.data = ink_alloc((size_t)ink_weight_data_bytes(&c->made));
     c->made.scales = ink_alloc((size_t)(rows * scale_bytes(&c->made)));
     c->made.biases = ink_alloc((size_t)(rows * scale_bytes(&c->made)));
     c->rows = ink_alloc_array((size_t)ink_threads_count(j->threads), 2 * (size_t)w->cols * sizeof *c->rows);
@@ -118,13 +114,13 @@ static ink_status write_converted(job *j, ink_safetensors_writer *writer, size_t
     chunk c;
     ink_status status = take_chunk(&c, j, item) ? INK_OK : fail_memory(j);
     const ink_weight *w = &item->stored;
-    int64_t most = c.made.rows, row_source = data_bytes(w) / w->rows, row_scales = scale_bytes(&c.made);
+    int64_t most = c.made.rows, row_source = ink_weight_data_bytes(w) / w->rows, row_scales = scale_bytes(&c.made);
     for (; status == INK_OK && c.first < w->rows; c.first += most) {
         /* The scales of 8-bit floats are counted by rows, and a last chunk may have fewer. */
         int64_t n = w->rows - c.first < most ? w->rows - c.first : most, row_bytes;
         ink_threads_run(j->threads, n, convert_row, &c);
         c.made.rows = n;
-        row_bytes = data_bytes(&c.made) / n;
+        row_bytes = ink_weight_data_bytes(&c.made) / n;
         status = ink_safetensors_writer_put(writer, first, c.first * row_bytes, c.made.data, n * row_bytes, j->error);
         if (status == INK_OK && row_scales)
             status = ink_safetensors_writer_put(writer, first + 1, c.first * row_scales, c.made.scales, n * row_scales, j->error);

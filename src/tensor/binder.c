@@ -166,8 +166,7 @@ static void *take(ink_binder *binder, const char *name, int64_t size) {
 static void take_described(ink_binder *binder, ink_weight *dst, const char *name) {
     ink_quantize_describe(dst, dst->dtype, dst->rows, dst->cols);
     int64_t n_groups = dst->group ? dst->rows * (dst->cols / dst->group) : 0;
-    int64_t data_bytes = dst->rows * dst->cols / ink_dtype_block_elements(dst->dtype) * ink_dtype_block_bytes(dst->dtype);
-    dst->data = take(binder, name, data_bytes);
+    dst->data = take(binder, name, ink_weight_data_bytes(dst));
     if (dst->group) {
         dst->scales = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
         dst->biases = take(binder, name, n_groups * (int64_t)sizeof(uint16_t));
@@ -231,10 +230,8 @@ static void place_block(ink_binder *binder, const void **data, int64_t size, int
 }
 
 static void place_matrix(ink_binder *binder, ink_weight *w, const char *name) {
-    int64_t n_scales = w->group ? w->rows * (w->cols / w->group) : w->scales || w->n_scales ? w->n_scales : 0;
-    int64_t data_bytes = w->rows * w->cols / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
-    int64_t scale_bytes = n_scales * (int64_t)ink_dtype_size(w->scale_dtype);
-    place_block(binder, &w->data, data_bytes, INK_RUN_DATA, name);
+    int64_t scale_bytes = ink_weight_scale_bytes(w);
+    place_block(binder, &w->data, ink_weight_data_bytes(w), INK_RUN_DATA, name);
     place_block(binder, &w->scales, scale_bytes, INK_RUN_SCALES, name);
     place_block(binder, &w->biases, w->group ? scale_bytes : 0, INK_RUN_BIASES, name);
 }

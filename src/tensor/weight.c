@@ -49,9 +49,16 @@ void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col
     }
 }
 
+int64_t ink_weight_data_bytes(const ink_weight *w) {
+    return w->rows * w->cols / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
+}
+
+int64_t ink_weight_scale_bytes(const ink_weight *w) {
+    int64_t n = w->group > 0 ? w->rows * w->cols / w->group : w->n_scales;
+    return n * (int64_t)ink_dtype_size(w->scale_dtype);
+}
+
 int64_t ink_weight_bytes(const ink_weight *w) {
-    int64_t elements = w->rows * w->cols, scale_size = (int64_t)ink_dtype_size(w->scale_dtype);
-    int64_t bytes = elements / ink_dtype_block_elements(w->dtype) * ink_dtype_block_bytes(w->dtype);
-    if (w->group > 0) return bytes + 2 * (elements / w->group) * scale_size;
-    return bytes + (w->scales ? w->n_scales * scale_size : 0);
+    int64_t n_vectors = w->group > 0 ? 2 : w->scales ? 1 : 0; /* scales, and biases of groups */
+    return ink_weight_data_bytes(w) + n_vectors * ink_weight_scale_bytes(w);
 }

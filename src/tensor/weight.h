@@ -35,7 +35,9 @@ void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col
 /* One of its scales or biases, an array of scale_dtype. */
 float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i);
 
-/* Bytes of data, and of scales and biases. */
+/* Bytes of data alone, of scales (biases take as many), and of all three. */
+int64_t ink_weight_data_bytes(const ink_weight *w);
+int64_t ink_weight_scale_bytes(const ink_weight *w);
 int64_t ink_weight_bytes(const ink_weight *w);
 
 #endif
