@@ -183,5 +183,6 @@ void ink_synthetic_vector(ink_synthetic *s, float *dst, int64_t n, const char *n
     bool norm = strstr(name, "norm") && !ends_with(name, ".bias");
     float mean = norm ? 1.0f : 0.0f, deviation = norm ? 0.1f : 0.02f;
     int64_t at = (int64_t)(mix(hash_name(name)) % N_NORMALS);
-    for (int64_t i = 0; i < n; i++, at = at + 1 < N_NORMALS ? at + 1 : 0) dst[i] = mean + deviation * s->normals[at];
+    for (int64_t i = 0; i < n; i++, at = at + 1 < N_NORMALS ? at + 1 : 0)
+        dst[i] = ink_round_to_bf16(mean + deviation * s->normals[at]);
 }

@@ -23,7 +23,7 @@ void ink_synthetic_destroy(ink_synthetic **synthetic);
 /* Fills w, as ink_quantize_describe describes it, whose memory is the caller's. False without memory for a pool. */
 bool ink_synthetic_matrix(ink_synthetic *synthetic, const ink_weight *w, const char *name);
 
-/* dst [n]: around 1 for the weights of a norm, which the name tells, small and around 0 for a bias. */
+/* dst [n], numbers of bf16 as the published files have: around 1 for the weights of a norm, which the name tells, else around 0. */
 void ink_synthetic_vector(ink_synthetic *synthetic, float *dst, int64_t n, const char *name);
 
 /* Spent on filling so far, on the caller's clock. */

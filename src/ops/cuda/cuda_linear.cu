@@ -31,8 +31,11 @@ struct plan {
 
 enum { N_BUCKETS = 1024 };
 
-/* Whether products of fp8 may sum in fewer bits than f32 has, which the tensor cores of Hopper do faster. */
-enum { F8_SUMS_FAST = 0 };
+/*
+ * Products of fp8 sum as the tensor cores of Hopper do it fastest, with 14 bits of mantissa: at a depth of 12288 that takes the
+ * error of a product, which comes from rounding to e4m3, from 3.74 to 3.75 % (docs/numerics.md), and 10 % off a step.
+ */
+enum { F8_SUMS_FAST = 1 };
 
 /* Of a result, below which speed is not the question. */
 enum { FEW_NUMBERS = 1 << 16 };
