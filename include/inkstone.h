@@ -326,8 +326,9 @@ typedef struct ink_verify_row {
     int64_t shape[3];  /* as in the file; unused dimensions are 0 */
     double max_error;  /* largest absolute difference */
     double relative_l2;
-    double psnr;       /* dB with a peak of 1, for the image; NaN for other stages */
-    const char *limit; /* what was required, in words: "relative L2 <= 2e-06" */
+    double last_relative_l2; /* of the last step alone, for latents; NaN for other stages */
+    double psnr;             /* dB with a peak of 1, for the image; NaN for other stages */
+    const char *limit;       /* what was required, in words: "relative L2 <= 2e-06" */
     int passed;
     char note[160]; /* why a row failed without numbers (wrong shape), or "" */
 } ink_verify_row;

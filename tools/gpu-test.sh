@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # gpu-test.sh [BUILD] - all tests that need a GPU, in a few minutes: every op against its definition (checkops), the golden
-# references and the demo model on the device, the same bits twice, and compute-sanitizer on small runs where it is installed.
+# references, LoRA, every form of a model and the demo model on the device, the same bits twice, and compute-sanitizer on small
+# runs where it is installed.
 # BUILD is a folder that is built already; without it build-cuda is, by the preset `cuda`. Logs go to BUILD/gpu-test.
 #
+#     ONLY='LoRA|lora|form' tools/gpu-test.sh BUILD    steps whose name matches; of the demo model all or none
 #     tools/gpu-test.sh --on-cpu [BUILD]    the same steps on the processor, to try this script; BUILD is `build` then
 #
 # Without a GPU it says so, tests nothing, and ends with 0. A GPU that the build cannot use is a failure.
@@ -10,6 +12,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export LC_ALL=C TERM=dumb
 unset INK_MODEL INK_CPU INK_TRACE INK_CHECK INK_POISON
+only=${ONLY:-}
 
 tier=cuda
 on=(--backend cuda)
@@ -44,12 +47,15 @@ mkdir -p "$logs"
 n_failed=0
 n_skipped=0
 
-# step NAME COMMAND... - runs it, with what it says in a log; its last lines are shown when it fails.
+# step NAME COMMAND... - runs it (a program, or a function of this script), with what it says in a log; its last lines are shown
+# when it fails.
 step() {
-    local name=$1 began=$SECONDS status=0
+    local name=$1 began=$SECONDS status=0 limit=(timeout 900)
     local log=$logs/${name//[^A-Za-z0-9_-]/_}.log
     shift
-    timeout 900 "$@" >"$log" 2>&1 </dev/null || status=$?
+    [[ $name =~ $only ]] || return 0
+    [ "$(type -t "$1")" != function ] || limit=()
+    "${limit[@]}" "$@" >"$log" 2>&1 </dev/null || status=$?
     if [ $status -eq 0 ]; then
         printf 'ok    %-56s %4d s\n' "$name" $((SECONDS - began))
         return 0
@@ -64,6 +70,29 @@ step() {
 skip() {
     n_skipped=$((n_skipped + 1))
     echo "skipped: $*"
+}
+
+# alike LEAST FLAGS... - draws what FLAGS say on the processor, by its plainest tier, repeats that on the device, and fails when
+# the two pictures differ by more than LEAST dB say. Flags behind -- are for drawing only: what they ask for is in the recording.
+alike() {
+    local least=$1 dump=$logs/alike.safetensors report=$logs/alike.txt model=() drawing=()
+    shift
+    while [ $# -gt 0 ] && [ "$1" != -- ]; do model+=("$1") && shift; done
+    drawing=(-p "a red circle on a blue background" -n "猫" -g 4 -S 11 -W 64 -H 48 -s 3 --noise-dtype f32 "${@:2}")
+    rm -f "$dump"
+    timeout 300 "$cli" "${model[@]}" "${drawing[@]}" "${host[@]}" --cpu c --dump "$dump" -o "$logs/alike.png" || return 1
+    timeout 300 "$cli" verify "${model[@]}" "$dump" "${on[@]}" >"$report" # the limits of verify are for references, and not asked here
+    cat "$report"
+    awk -v least="$least" '
+        $1 == "image" && NF > 5 { found = 1; near = $5 == "inf" || $5 + 0 >= least; print "image: " $5 " dB, at least " least }
+        END { if (!found) print "FAIL: nothing was compared"; else if (!near) print "FAIL: too far"; exit !(found && near) }
+    ' "$report"
+}
+
+# step_alike NAME LEAST FLAGS... - with what the pictures differ by.
+step_alike() {
+    [[ $1 =~ $only ]] || return 0
+    step "$1" alike "${@:2}" && sed -n 's/^image: \(.*\)/      \1/p' "$logs/${1//[^A-Za-z0-9_-]/_}.log"
 }
 
 # What the table of `inkstone verify` says of the picture.
@@ -94,10 +123,59 @@ for reference in tests/golden/*/ref_*.safetensors; do
     esac
 done
 
+# ---- LoRA --------------------------------------------------------------------------------------------------------------------
+
+# What diffusers and PEFT drew with them, to the limits of verify.
+for reference in tests/golden/lora/run_*.safetensors; do
+    for precision in f32 bf16; do
+        step "verify lora/$(basename "$reference" .safetensors), $precision" \
+            "$cli" verify -m tests/golden/tiny "$reference" --precision $precision "${on[@]}"
+    done
+done
+
+# ---- forms -------------------------------------------------------------------------------------------------------------------
+
+# The least likeness, in dB: f32 is one picture but for rounding; where weights have less than f32, the device rounds to 16 bits
+# what it multiplies, and to 8 where weights are 8-bit floats. A wrong term in these small random networks costs more.
+f32_least=90 bf16_least=36 fp8_least=26
+loras=tests/golden/lora
+for lora in rank4.safetensors lokr-full loha; do
+    step_alike "merged LoRA $lora, f32" $f32_least -m tests/golden/tiny --precision f32 -- --lora "$loras/$lora:0.5" --lora-merge
+done
+for precision in bf16 q8 q4; do
+    step_alike "LoRA beside $precision" $bf16_least -m tests/golden/tiny --precision $precision -- --lora $loras/rank16.safetensors
+done
+step_alike "LoRA beside fp8" $fp8_least -m tests/golden/tiny --precision fp8 -- --lora $loras/rank16.safetensors
+for model in forms head128; do
+    for precision in q8 q4; do
+        step_alike "$model in $precision" $bf16_least -m tests/golden/$model --precision $precision
+    done
+    step_alike "$model in fp8" $fp8_least -m tests/golden/$model --precision fp8
+done
+forms=tests/golden/forms
+while read -r part file least; do
+    step_alike "form ${file%.*}" "$least" -m $forms --$part $forms/$file --precision auto
+done <<END
+diffusion-model comfyui/diffusion_models/forms_bf16.safetensors $bf16_least
+diffusion-model comfyui/diffusion_models/forms_fp8_e4m3fn.safetensors $fp8_least
+diffusion-model comfyui/diffusion_models/forms_fp8_scaled.safetensors $fp8_least
+text-encoder comfyui/text_encoders/forms_text_fp8_scaled.safetensors $fp8_least
+vae comfyui/vae/forms_vae.safetensors $bf16_least
+diffusion-model gguf/forms_q8_0.gguf $bf16_least
+diffusion-model gguf/forms_mixed.gguf $bf16_least
+text-encoder gguf/forms_text_bf16.gguf $bf16_least
+diffusion-model mlx4/transformer $bf16_least
+diffusion-model mlx8/transformer $bf16_least
+text-encoder mlx8/text_encoder $bf16_least
+vae mlx8/vae $bf16_least
+END
+
 # ---- the demo model ----------------------------------------------------------------------------------------------------------
 
 request=(-m models/demo -p "a red circle above the word INK on a white background" -S 7)
-if [ -f models/demo/model_index.json ]; then
+if [[ ! demo =~ $only ]]; then
+    : # its steps follow from each other
+elif [ -f models/demo/model_index.json ]; then
     recorded=$logs/demo.safetensors
     step "demo on the processor, recorded" "$cli" "${request[@]}" "${host[@]}" --precision f32 --dump "$recorded" -o "$logs/cpu.png"
     for precision in f32 bf16; do

@@ -28,6 +28,9 @@ negative_embeds, negative_prompt is "" and cfg is "1".
     block.{l}.txt    [n_tokens, dim]
     velocity.cond, velocity.uncond  [n_img, 64]     transformer outputs of the first step, before CFG
 
+--widen computes in f32 on a device that has room for 16 bits a weight only: linear layers keep what is stored, and each
+widens its own when it multiplies. The numbers are those of --dtype f32.
+
 Needs torch, diffusers and transformers (requirements.txt beside this file). Building, running and testing
 Inkstone does not.
 """
@@ -60,12 +63,16 @@ def write_safetensors(path, tensors, metadata):
             out.write(np.ascontiguousarray(array).astype("<f4").tobytes())
 
 
-def load_pipeline(model_dir, dtype=torch.float32, device="cpu"):
-    """Load a checkpoint in dtype.
+def load_pipeline(model_dir, dtype=torch.float32, device="cpu", resident=False):
+    """Load a checkpoint in dtype. resident: all of it on the device; else a GPU has one network at a time.
 
     The dtype must be given here: a later .to(bfloat16) would also round the text encoder's RoPE frequencies."""
-    from diffusers import QwenImagePipeline
-    pipe = QwenImagePipeline.from_pretrained(model_dir, torch_dtype=dtype)
+    from diffusers import QwenImagePipeline, QwenImageTransformer2DModel
+    parts = {}
+    if resident and device == "cuda":  # straight there: the largest network need not pass through memory of the host
+        parts["transformer"] = QwenImageTransformer2DModel.from_pretrained(
+            model_dir, subfolder="transformer", torch_dtype=dtype, device_map={"": device})
+    pipe = QwenImagePipeline.from_pretrained(model_dir, torch_dtype=dtype, **parts)
     # diffusers assumes the published vocabulary, where the template's prefix has 34 tokens.
     prefix = pipe.prompt_template_encode.split("{}")[0]
     pipe.prompt_template_encode_start_idx = len(pipe.tokenizer(prefix).input_ids)
@@ -73,8 +80,26 @@ def load_pipeline(model_dir, dtype=torch.float32, device="cpu"):
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-        pipe.enable_model_cpu_offload()
+        if resident:
+            pipe.to(device)
+        else:
+            pipe.enable_model_cpu_offload()
     return pipe
+
+
+def widen(pipe):
+    """Make a pipeline that was loaded in 16 bits compute in f32, without room for all of its weights in f32."""
+    def forward(self, x):
+        bias = self.bias if self.bias is None else self.bias.float()
+        return torch.nn.functional.linear(x, self.weight.float(), bias)
+
+    for model in (pipe.text_encoder, pipe.transformer, pipe.vae):
+        for module in model.modules():
+            if type(module) is torch.nn.Linear:
+                module.forward = forward.__get__(module)
+                continue
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
 
 
 def draw_noise(pipe, width, height, seed, dtype, rng):
@@ -200,10 +225,15 @@ def main():
     parser.add_argument("--noise-dtype", choices=DTYPES, help="dtype in which the noise is drawn; default: --dtype")
     parser.add_argument("--rng", choices=["torch-cpu", "torch-cuda"], default="torch-cpu")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the models run")
+    parser.add_argument("--widen", action="store_true", help="f32 from weights that stay in 16 bits, for a small GPU")
     parser.add_argument("--stages", action="store_true", help="also record token ids and inner stages")
     args = parser.parse_args()
 
-    pipe = load_pipeline(args.model_dir, DTYPES[args.dtype], args.device)
+    if args.widen and args.dtype != "f32":
+        parser.error("--widen is a way to compute in f32")
+    pipe = load_pipeline(args.model_dir, torch.bfloat16 if args.widen else DTYPES[args.dtype], args.device)
+    if args.widen:
+        widen(pipe)
     tensors, metadata = record(pipe, args.prompt, args.negative, args.steps, args.cfg, args.width, args.height,
                                args.seed, args.noise_dtype or args.dtype, args.rng, args.stages)
     write_safetensors(args.out, tensors, metadata)

@@ -3,18 +3,27 @@
 
     python3 tools/make_synthetic.py OUT --blocks 8 --text-layers 4
     python3 tools/make_synthetic.py OUT --blocks 60 --text-layers 28 --vision-layers 32 --sparse
+    python3 tools/make_synthetic.py OUT --blocks 60 --text-layers 28 --torch cuda
 
 writes transformer and text encoder at full width, in bf16 and shards of at most 5 GB, with as many layers as
 asked for: for tests of memory and speed at full size without a download.  Its pictures are noise.  Tokenizer,
 scheduler and VAE are those of the demo model, which fit.  Weights are normal numbers of deviation 0.02, the same
 on every run; with --sparse they are zeros, in files with holes that take no room on the disk.
 
-Needs nothing but Python.
+Those numbers are a million, which every tensor repeats: good for speed and memory, but rows of a matrix are then the same.
+With --torch cuda (or cpu) each number is drawn by itself, there, by torch: normal with deviation 0.02, also the biases; norm
+weights 1 and a tenth of a normal number; the time embedding leans on slow frequencies, as trained ones do (bf16 turns the
+others by radians: tests/golden/make_golden.py). Drawn by name, so the same on every run with the same kind of device. Writing
+is done by several threads, and is what takes the time: a few seconds for 10 GB in /dev/shm.
+
+Needs nothing but Python, and torch for --torch.
 """
 import argparse
 import array
+import concurrent.futures
 import json
 import os
+import queue
 import random
 import shutil
 import struct
@@ -26,6 +35,7 @@ HIDDEN, MLP, KV, VOCABULARY = 3584, 18944, 512, 152064
 VISION, VISION_MLP = 1280, 3420
 SHARD_BYTES = 5_000_000_000
 BLOCK = 1 << 20  # numbers that are drawn; tensors repeat them from different places on
+DEVIATION = 0.02
 
 
 def linear(name, out, n_in, bias=True):
@@ -92,7 +102,7 @@ def bf16(value):
 
 def drawn_numbers():
     source = random.Random(1)
-    numbers = array.array("H", (bf16(source.gauss(0, 0.02)) for _ in range(BLOCK)))
+    numbers = array.array("H", (bf16(source.gauss(0, DEVIATION)) for _ in range(BLOCK)))
     return 2 * numbers.tobytes()  # twice, so that a whole block can begin anywhere in the first
 
 
@@ -116,6 +126,53 @@ def tensor_bytes(numbers, name, shape):
         left -= size
 
 
+class TorchNumbers:
+    """Draws tensors on a device, and writes them to files with several threads while the next ones are drawn."""
+    PIECE, THREADS = 1 << 25, 8  # numbers to a piece
+
+    def __init__(self, device):
+        import torch
+
+        self.torch, self.device = torch, torch.device(device)
+        self.pool = concurrent.futures.ThreadPoolExecutor(self.THREADS)
+        self.free, self.written = queue.SimpleQueue(), []
+        for _ in range(self.THREADS + 2):
+            self.free.put(torch.empty(self.PIECE, dtype=torch.bfloat16, pin_memory=self.device.type == "cuda"))
+
+    def draw(self, generator, name, shape, n):
+        torch = self.torch
+        if len(shape) == 1 and not name.endswith("bias"):
+            return 1 + 0.1 * torch.randn(n, generator=generator, device=self.device)
+        values = torch.randn(n, generator=generator, device=self.device, dtype=torch.bfloat16 if self.device.type == "cuda" else None)
+        values *= DEVIATION
+        if name.endswith("timestep_embedder.linear_1.weight"):
+            i = torch.arange(shape[1], device=self.device) % (shape[1] // 2)
+            values = (values.float().view(shape) / (1 + 100 * 10000.0 ** (-i / (shape[1] // 2)))).flatten()
+        return values
+
+    def write(self, file, offset, buffer, n):
+        view = memoryview(buffer[:n].view(self.torch.uint8).numpy())
+        while view:
+            done = os.pwrite(file, view, offset)
+            view, offset = view[done:], offset + done
+        self.free.put(buffer)
+
+    def write_tensor(self, file, offset, name, shape):
+        generator, left = self.torch.Generator(self.device).manual_seed(zlib.crc32(name.encode())), count(shape)
+        while left:
+            n = min(left, self.PIECE)
+            buffer = self.free.get()
+            buffer[:n].copy_(self.draw(generator, name, shape, n))
+            self.written.append(self.pool.submit(self.write, file, offset, buffer, n))
+            offset, left = offset + 2 * n, left - n
+
+    def finish(self):
+        """Waits for what was given to the threads, and fails where one did."""
+        for piece in self.written:
+            piece.result()
+        self.written.clear()
+
+
 def write_shard(path, tensors, numbers):
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in tensors:
@@ -128,6 +185,12 @@ def write_shard(path, tensors, numbers):
         file.write(struct.pack("<Q", len(text)) + text)
         if numbers is None:
             file.truncate(8 + len(text) + offset)
+            return
+        if isinstance(numbers, TorchNumbers):
+            file.flush()
+            for name, shape in tensors:
+                numbers.write_tensor(file.fileno(), 8 + len(text) + header[name]["data_offsets"][0], name, shape)
+            numbers.finish()
             return
         for name, shape in tensors:
             for piece in tensor_bytes(numbers, name, shape):
@@ -168,12 +231,15 @@ def main():
     parser.add_argument("--text-layers", type=int, default=4, help="of the text encoder, 28 as published (default: 4)")
     parser.add_argument("--vision-layers", type=int, default=0, help="of the vision tower, 32 as published (default: 0)")
     parser.add_argument("--sparse", action="store_true", help="zeros, which take no room")
+    parser.add_argument("--torch", metavar="DEVICE", help="cuda or cpu: every number drawn by itself, by torch")
     options = parser.parse_args()
+    if options.sparse and options.torch:
+        parser.error("--sparse has no numbers to draw")
     os.makedirs(options.out)
     for part in ("vae", "tokenizer", "scheduler"):
         shutil.copytree(os.path.join(DEMO, part), os.path.join(options.out, part))
     shutil.copy(os.path.join(DEMO, "model_index.json"), options.out)
-    numbers = None if options.sparse else drawn_numbers()
+    numbers = None if options.sparse else TorchNumbers(options.torch) if options.torch else drawn_numbers()
     write_component(os.path.join(options.out, "transformer"), "diffusion_pytorch_model",
                     transformer_tensors(options.blocks), numbers)
     write_component(os.path.join(options.out, "text_encoder"), "model",

@@ -13,10 +13,10 @@ static json_t *number_to_json(double value) { return isfinite(value) ? json_real
 static json_t *row_to_json(const ink_verify_row *row) {
     json_t *shape = json_array();
     for (int i = 0; i < 3 && row->shape[i] > 0; i++) json_array_append_new(shape, json_integer(row->shape[i]));
-    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "stage", cli_json_text(row->stage), "shape", shape, "max_error",
-                     number_to_json(row->max_error), "relative_l2", number_to_json(row->relative_l2), "psnr",
-                     number_to_json(row->psnr), "limit", cli_json_text(row->limit), "passed", row->passed, "note",
-                     cli_json_text(row->note));
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:o}", "stage", cli_json_text(row->stage), "shape", shape,
+                     "max_error", number_to_json(row->max_error), "relative_l2", number_to_json(row->relative_l2),
+                     "last_relative_l2", number_to_json(row->last_relative_l2), "psnr", number_to_json(row->psnr), "limit",
+                     cli_json_text(row->limit), "passed", row->passed, "note", cli_json_text(row->note));
 }
 
 static json_t *verification_to_json(const ink_verification *result, const char *reference) {

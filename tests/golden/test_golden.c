@@ -172,6 +172,8 @@ static void check_f32_rows(const bench *b, const ink_verification *v) {
     assert_at_most(b, "noise", find_row(v, "noise")->max_error, MOST_NOISE);
     assert_at_most(b, "sigmas", find_row(v, "sigmas")->max_error, MOST_SIGMAS);
     assert_at_most(b, "latents", find_row(v, "latents")->relative_l2, MOST_LATENTS);
+    assert_at_most(b, "last latents", find_row(v, "latents")->last_relative_l2, MOST_LATENTS);
+    assert_true(isnan(find_row(v, "image")->last_relative_l2));
     assert_at_least(b, "image", find_row(v, "image")->psnr, LEAST_PSNR);
 }
 
@@ -599,6 +601,24 @@ static const char *const stage_names[] = {"prompt_embeds", "negative_embeds", "n
 
 enum { N_STAGES = sizeof stage_names / sizeof *stage_names };
 
+/* The last step is also judged by itself: what is wrong in an earlier one does not count. */
+static void test_last_step_alone(void **state) {
+    (void)state;
+    patient p = admit(guided_reference);
+    int64_t n;
+    float *latents = test_doctor_tensor(p.doctor, "latents", &n);
+    latents[0] += 100;
+    for (int last = 0; last < 2; last++) {
+        if (last) latents[n - 1] += 100;
+        test_doctor_write(p.doctor, p.path);
+        ink_verification *v = verify(&p.b, p.path);
+        assert_true(find_row(v, "latents")->relative_l2 > 0.1);
+        assert_true((find_row(v, "latents")->last_relative_l2 > 0.1) == last);
+        ink_verification_destroy(&v);
+    }
+    discharge(&p);
+}
+
 /* An untouched copy passes: what fails below fails for its one change. */
 static void test_unchanged_copy_passes(void **state) {
     (void)state;
@@ -794,6 +814,7 @@ int main(void) {
         cmocka_unit_test(test_bf16_stays_within_its_limits),
         cmocka_unit_test(test_tokens),
         cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_last_step_alone),
         cmocka_unit_test(test_unchanged_copy_passes),
         cmocka_unit_test(test_one_wrong_value),
         cmocka_unit_test(test_wrong_shape),
