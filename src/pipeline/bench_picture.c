@@ -53,7 +53,7 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
     ink_image *image = NULL;
     double fill = ink_synthetic_seconds(run->model->synthetic);
     ink_reset_peak_memory();
-    ink_status status = ink_generate_plan(&plan, run->model, device->memory ? device : NULL, &request, run->error);
+    ink_status status = ink_generate_plan(&plan, run->model, device->memory ? device : NULL, NULL, &request, run->error);
     /* On a device the second picture counts, which finds weights and recorded work there. */
     for (int n = device->memory ? 2 : 1; n > 0 && status == INK_OK; n--) {
         w.n_steps = 0;
