@@ -337,7 +337,7 @@ static void prepare(run *r) {
                            r->latent_width / patch);
         end_tables(r, tables, r->cos, r->sin);
     }
-    if (!known) modulate(r, times);
+    if (!known && !failed(r)) modulate(r, times);
     if (is_remote(r) && !is_dry(r) && !failed(r) && r->request.n_loras == 0 && !known) {
         r->networks->times = times;
         times = NULL;
