@@ -223,8 +223,8 @@ typedef struct ink_request {
      */
     int64_t ram_budget;
     /*
-     * The most of a GPU's memory; 0: what it can give. Blocks of the transformer and layers of the text encoder that do not fit wait in
-     * page-locked memory of the host and come to the GPU each time that they are used. The picture is the same.
+     * The most of a GPU's memory; 0: what it can give. Blocks of the transformer and layers of the text encoder that do not fit
+     * wait in page-locked memory of the host and come to the GPU each time that they are used. The picture is the same.
      */
     int64_t vram_budget;
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
@@ -446,10 +446,11 @@ typedef struct ink_bench_case {
     int picture;                  /* whether a whole picture was drawn */
     /* The passes of a step go through each block together: forward is a step divided by batch. */
     ink_bench_time text, modulation, step, forward, block, decode;
-    ink_bench_time floor; /* of forward, on a GPU: its products and attentions alone, run in turn with it */
-    double total_seconds; /* of a whole picture: all phases, without filling; else 0 */
-    double fill_seconds;  /* making the random weights, in no other figure */
-    int64_t weight_bytes; /* the most held at a time: of weights, of scratch, of both together, as counted */
+    ink_bench_time floor;                    /* of forward, on a GPU: its products and attentions alone, run in turn with it */
+    double total_seconds;                    /* of a whole picture: all phases, without filling; else 0 */
+    int64_t streamed_blocks, streamed_bytes; /* of a whole picture within a budget: that come to the GPU at each step */
+    double fill_seconds;                     /* making the random weights, in no other figure */
+    int64_t weight_bytes;                    /* the most held at a time: of weights, of scratch, of both together, as counted */
     int64_t scratch_bytes;
     int64_t peak_bytes;
     int64_t process_peak_bytes;   /* the most that was resident, as the system counts; 0: unknown */
@@ -474,6 +475,7 @@ typedef struct ink_bench_options {
     int64_t repeat;      /* runs of each phase, after one to warm up if there are several; 0: 3 */
     unsigned phases;     /* INK_BENCH_..., 0: all; without effect on a whole picture */
     int picture;         /* draw whole pictures, phase by phase, as ink_generate does */
+    int64_t vram_budget; /* of a whole picture, as in ink_request */
     int64_t threads;     /* as in ink_session_options */
     const char *cpu, *backend;
     ink_progress_fn progress; /* may be NULL. Return non-zero to cancel. LOAD counts bytes of random weights. */

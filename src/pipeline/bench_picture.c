@@ -46,6 +46,7 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
     request.width = c->width;
     request.height = c->height;
     request.steps = o->steps;
+    request.vram_budget = o->vram_budget;
     request.progress = look;
     request.progress_user = &w;
     const ink_device *device = &run->session->device;
@@ -72,6 +73,8 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
         if (device->memory) {
             c->weight_bytes = plan.gpu_weight_bytes;
             c->peak_bytes = plan.gpu_peak_bytes;
+            c->streamed_blocks = plan.streamed_blocks;
+            c->streamed_bytes = plan.streamed_bytes;
         }
         c->text = once(seconds[INK_PHASE_TEXT], o->batch);
         c->modulation = once(prepare, 1);

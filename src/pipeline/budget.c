@@ -92,7 +92,8 @@ ink_status ink_budget_apply(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], 
     if (asked == 0 && most > available) budget = larger(available, least);
     plan->budget_bytes = budget;
     for (int i = 0; i < INK_N_NEEDS && budget > 0; i++)
-        if (around + total(&needs[i], needs[i].n_parts) > budget) needs[i].n_stay = most_that_stay(&needs[i], budget - around, total);
+        if (around + total(&needs[i], needs[i].n_parts) > budget)
+            needs[i].n_stay = most_that_stay(&needs[i], budget - around, total);
     sum_up(plan, needs);
     return INK_OK;
 }
@@ -143,7 +144,8 @@ ink_status ink_budget_apply_device(ink_memory_plan *plan, ink_need needs[INK_N_N
     sum_up_device(plan, needs, around, all);
     if (plan->gpu_least_bytes > limit)
         return ink_fail(error, INK_ERROR_MEMORY,
-                        "this picture needs %" PRId64 " MiB of the GPU's memory at the least (weights %.2f GiB, the rest %.2f GiB) and "
+                        "this picture needs %" PRId64
+                        " MiB of the GPU's memory at the least (weights %.2f GiB, the rest %.2f GiB) and "
                         "may use %" PRId64 " MiB: ask for a smaller picture, a smaller --precision, or --backend cpu",
                         (plan->gpu_least_bytes + mib - 1) / mib, (double)least / gib, (double)around / gib, limit / mib);
     if (plan->available_bytes > 0 && plan->gpu_host_bytes > plan->available_bytes)

@@ -23,8 +23,8 @@ struct ink_session {
 };
 
 /*
- * Runs a checked request dry and counts. device: NULL, or the one that is to draw; kept: NULL, or what its session has there already.
- * Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY.
+ * Runs a checked request dry and counts. device: NULL, or the one that is to draw; kept: NULL, or what its session has there
+ * already. Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY.
  */
 ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_networks *kept,
                              const ink_request *request, ink_error *error);

@@ -79,7 +79,8 @@ INK_PRINTF(3, 0)
 static bool make_name(char name[MAX_NAME], ink_binder *binder, const char *format, va_list arguments) {
     if (binder->status != INK_OK) return false;
     if (vsnprintf(name, MAX_NAME, format, arguments) < MAX_NAME) return true;
-    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", ink_binder_origin(binder), name);
+    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", ink_binder_origin(binder),
+                              name);
     return false;
 }
 
@@ -119,8 +120,8 @@ static void *take(ink_binder *binder, const char *name, int64_t size) {
     if (binder->mode != INK_BIND_LOAD) return NULL;
     void *block = store_take(binder, (size_t)size);
     if (!block)
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes", ink_binder_origin(binder), name,
-                                  (long long)size);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes",
+                                  ink_binder_origin(binder), name, (long long)size);
     return block;
 }
 
@@ -162,7 +163,8 @@ static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype fo
     dst->dtype = form;
     take_described(binder, dst, name);
     if (binder->mode == INK_BIND_LOAD && binder->status == INK_OK && !ink_synthetic_matrix(binder->synthetic, dst, name))
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", ink_binder_origin(binder), name);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", ink_binder_origin(binder),
+                                  name);
     ink_place_weight(binder, dst, mark, name);
 }
 

@@ -55,8 +55,8 @@ bool ink_residency_stays(const ink_residency *residency, int64_t part);
 int64_t ink_residency_index(const ink_residency *residency, int64_t part);
 
 /*
- * The parts are those of a device with memory of its own, before any is bound. counted: what a dry run has found them to be. Errors:
- * MEMORY.
+ * The parts are those of a device with memory of its own, before any is bound. counted: what a dry run has found them to be.
+ * Errors: MEMORY.
  */
 ink_status ink_residency_to_device(ink_residency *residency, const ink_device_memory *memory, const struct ink_device *device,
                                    const ink_part *counted, ink_error *error);

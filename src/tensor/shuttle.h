@@ -2,9 +2,9 @@
  * shuttle.h - parts of a network that come and go between the host and a device with memory of its own.
  *
  * Such a part is brought into its final form once, as cargo in page-locked memory of the host, from where it travels to the device
- * each time that it is used. Two slots of the device take turns: while the device computes with the part in one of them, the next is
- * on its way to the other. A part always comes to the same slot, so its addresses never change: weights are bound once, and a pass
- * may be recorded.
+ * each time that it is used. Two slots of the device take turns: while the device computes with the part in one of them, the next
+ * is on its way to the other. A part always comes to the same slot, so its addresses never change: weights are bound once, and a
+ * pass may be recorded.
  */
 #ifndef INK_TENSOR_SHUTTLE_H
 #define INK_TENSOR_SHUTTLE_H

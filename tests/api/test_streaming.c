@@ -1,6 +1,6 @@
 /*
- * test_streaming.c - blocks that come and go between the host and a device: the picture is the same, bit for bit, memory is what the
- * plan says, and whatever fails on the way leaves nothing behind. The device is lagging_device.h.
+ * test_streaming.c - blocks that come and go between the host and a device: the picture is the same, bit for bit, memory is what
+ * the plan says, and whatever fails on the way leaves nothing behind. The device is lagging_device.h.
  */
 #define _GNU_SOURCE /* mkstemp */
 #include <setjmp.h>
@@ -374,8 +374,8 @@ static void test_cancelled(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_precisions), cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_in_turn),
-        cmocka_unit_test(test_small_device), cmocka_unit_test(test_lora), cmocka_unit_test(test_denied_memory),
+        cmocka_unit_test(test_precisions),   cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_in_turn),
+        cmocka_unit_test(test_small_device), cmocka_unit_test(test_lora),         cmocka_unit_test(test_denied_memory),
         cmocka_unit_test(test_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

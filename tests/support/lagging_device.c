@@ -83,9 +83,9 @@ static struct {
     lagging_counts counts;
     block blocks[MOST_BLOCKS];
     size_t n_blocks;
-    queue aside;        /* not run yet */
-    bool is_aside;      /* where calls go */
-    queue *record;      /* being made, or NULL */
+    queue aside;   /* not run yet */
+    bool is_aside; /* where calls go */
+    queue *record; /* being made, or NULL */
     bool record_left[N_SLOTS], record_fetched[N_SLOTS];
     slot_state slots[N_SLOTS];
     int64_t fail_in, call_in;
@@ -506,16 +506,15 @@ static void close_device(ink_device *device) {
 }
 
 ink_device lagging_device(int64_t total_bytes) {
-    static const ink_device_memory memory = {take_device,  give_device, take_shared, give_shared, move,           move,
-                                             wait_for_all, tell,        failure,     begin_aside, end_aside,      join_aside,
-                                             record_begin, record_end,  replay,      record_release, fetch,       await,
-                                             leave};
-    static const ink_ops ops = {linear,        layernorm_modulate, gated_residual_layernorm_modulate,
-                                rmsnorm,       residual_rmsnorm,   rmsnorm_rope,
-                                rope_half,     attention,          silu_mul,
-                                conv2d,        rmsnorm_channels,   upsample2x,
-                                embed_rows,    timestep_embed,     unpatchify,
-                                cfg_combine,   euler_step,         copy};
+    static const ink_device_memory memory = {
+        take_device, give_device, take_shared,  give_shared, move,   move,           wait_for_all, tell,  failure, begin_aside,
+        end_aside,   join_aside,  record_begin, record_end,  replay, record_release, fetch,        await, leave};
+    static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
+                                rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
+                                rope_half,   attention,          silu_mul,
+                                conv2d,      rmsnorm_channels,   upsample2x,
+                                embed_rows,  timestep_embed,     unpatchify,
+                                cfg_combine, euler_step,         copy};
     memset(&s, 0, sizeof s);
     s.total = total_bytes;
     return (ink_device){.tier = "lagging", .ops = &ops, .memory = &memory, .sides_together = true, .close = close_device};

@@ -141,7 +141,7 @@ static void test_device_budget(void **state) {
     assert_int_equal(plan.streamed_text_layers, 3);
     assert_int_equal(plan.gpu_host_bytes, N_PARTS * MAPPED);
     apply_device(plan.gpu_least_bytes, N_PARTS * MAPPED - 1, INK_ERROR_MEMORY, "host|available");
-    apply_device(plan.gpu_least_bytes - 1, 0, INK_ERROR_MEMORY, "257 MiB|at the least|smaller picture");
+    apply_device(plan.gpu_least_bytes - 1, 0, INK_ERROR_MEMORY, "247 MiB|at the least|smaller picture");
 }
 
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
@@ -232,11 +232,8 @@ static void test_no_residency(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budget),
-        cmocka_unit_test(test_spread),
-        cmocka_unit_test(test_device_budget),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_no_residency),
+        cmocka_unit_test(test_budget), cmocka_unit_test(test_spread),       cmocka_unit_test(test_device_budget),
+        cmocka_unit_test(test_parts),  cmocka_unit_test(test_no_residency),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
