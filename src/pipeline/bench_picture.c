@@ -55,8 +55,8 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
     double fill = ink_synthetic_seconds(run->model->synthetic);
     ink_reset_peak_memory();
     ink_status status = ink_generate_plan(&plan, run->model, device->memory ? device : NULL, NULL, &request, run->error);
-    /* On a device the second picture counts, which finds weights and recorded work there. */
-    for (int n = device->memory ? 2 : 1; n > 0 && status == INK_OK; n--) {
+    /* On a device the second picture counts, which finds weights and recorded work there, if they can stay. */
+    for (int n = device->memory && plan.gpu_keeps_weights ? 2 : 1; n > 0 && status == INK_OK; n--) {
         w.n_steps = 0;
         w.step_began = 0;
         status = ink_generate_run(run->session, &request, NULL, &image, NULL, run->error);
