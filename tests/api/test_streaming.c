@@ -258,6 +258,7 @@ static void test_small_device(void **state) {
     int64_t least = plan_of(&b, &request).gpu_least_bytes;
     bench_close(&b);
     b = bench_open(INK_PRECISION_F32);
+    ink_device_close(&b.session->device);
     b.session->device = lagging_device(least);
     assert_int_equal(plan_of(&b, &request).streamed_blocks, N_BLOCKS);
     draw(&b, &request, found);
@@ -265,8 +266,10 @@ static void test_small_device(void **state) {
     ink_memory_plan plan;
     ink_error error;
     ink_image *image;
+    ink_networks_release(&b.session->networks, &b.session->device);
+    assert_int_equal(lagging_device_counts().bytes, 0);
+    ink_device_close(&b.session->device);
     b.session->device = lagging_device(least - 1);
-    ink_networks_release(&b.session->networks, NULL);
     assert_int_equal(ink_session_plan(&plan, b.session, &request, &error), INK_ERROR_MEMORY);
     assert_int_equal(plan.gpu_least_bytes, least);
     assert_null(test_missing_word(error.message, "at the least|MiB|smaller picture"));
