@@ -222,7 +222,11 @@ typedef struct ink_request {
      * read again at each step. The picture is the same. 0: no limit, unless the weights do not fit what is available.
      */
     int64_t ram_budget;
-    int64_t vram_budget;      /* the most of a GPU's memory; 0: what it can give */
+    /*
+     * The most of a GPU's memory; 0: what it can give. Blocks of the transformer and layers of the text encoder that do not fit
+     * wait in page-locked memory of the host and come to the GPU each time that they are used. The picture is the same.
+     */
+    int64_t vram_budget;
     const char *dump_path;    /* NULL, or a safetensors file that receives every stage; see docs/numerics.md */
     ink_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -260,11 +264,14 @@ typedef struct ink_memory_plan {
     int64_t budget_bytes;    /* the request's, or one that was chosen because the weights do not fit; 0: none, all weights stay */
     int64_t least_bytes;     /* the smallest budget that is possible */
     int64_t blocks;          /* of the transformer ... */
-    int64_t streamed_blocks; /* ... of which so many are read again at each step, */
+    int64_t streamed_blocks; /* ... of which so many are read again at each step, or with a GPU come to it at each step, */
     int64_t streamed_bytes;  /* ... and that many bytes */
     /* With a GPU: weights and all of its memory at the fullest moment, and what it can give; 0 without. */
     int64_t gpu_weight_bytes, gpu_peak_bytes, gpu_available_bytes;
-    int gpu_keeps_weights; /* for the next picture; else each network leaves after its use */
+    int gpu_keeps_weights;                     /* for the next picture; else each network leaves after its use */
+    int64_t gpu_least_bytes;                   /* the smallest budget that is possible */
+    int64_t gpu_host_bytes;                    /* of page-locked memory of the host, for what comes and goes */
+    int64_t text_layers, streamed_text_layers; /* the same as of blocks, for each prompt */
 } ink_memory_plan;
 
 /* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY (also a
@@ -288,7 +295,8 @@ INK_API ink_status ink_session_create(ink_session **session, ink_model *model, c
                                       ink_error *error);
 INK_API void ink_session_destroy(ink_session **session);
 
-/* As ink_plan, for the session that is to draw, whose GPU, if it has one, holds the weights. */
+/* As ink_plan, for the session that is to draw, whose GPU, if it has one, holds the weights. When its memory is too small the call
+   fails (MEMORY), and the plan says what would be needed. */
 INK_API ink_status ink_session_plan(ink_memory_plan *plan, const ink_session *session, const ink_request *request,
                                     ink_error *error);
 
@@ -438,10 +446,11 @@ typedef struct ink_bench_case {
     int picture;                  /* whether a whole picture was drawn */
     /* The passes of a step go through each block together: forward is a step divided by batch. */
     ink_bench_time text, modulation, step, forward, block, decode;
-    ink_bench_time floor; /* of forward, on a GPU: its products and attentions alone, run in turn with it */
-    double total_seconds; /* of a whole picture: all phases, without filling; else 0 */
-    double fill_seconds;  /* making the random weights, in no other figure */
-    int64_t weight_bytes; /* the most held at a time: of weights, of scratch, of both together, as counted */
+    ink_bench_time floor;                    /* of forward, on a GPU: its products and attentions alone, run in turn with it */
+    double total_seconds;                    /* of a whole picture: all phases, without filling; else 0 */
+    int64_t streamed_blocks, streamed_bytes; /* of a whole picture within a budget: that come to the GPU at each step */
+    double fill_seconds;                     /* making the random weights, in no other figure */
+    int64_t weight_bytes;                    /* the most held at a time: of weights, of scratch, of both together, as counted */
     int64_t scratch_bytes;
     int64_t peak_bytes;
     int64_t process_peak_bytes;   /* the most that was resident, as the system counts; 0: unknown */
@@ -466,6 +475,7 @@ typedef struct ink_bench_options {
     int64_t repeat;      /* runs of each phase, after one to warm up if there are several; 0: 3 */
     unsigned phases;     /* INK_BENCH_..., 0: all; without effect on a whole picture */
     int picture;         /* draw whole pictures, phase by phase, as ink_generate does */
+    int64_t vram_budget; /* of a whole picture, as in ink_request */
     int64_t threads;     /* as in ink_session_options */
     const char *cpu, *backend;
     ink_progress_fn progress; /* may be NULL. Return non-zero to cancel. LOAD counts bytes of random weights. */

@@ -35,13 +35,13 @@ ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t
 
 ink_status ink_plan(ink_memory_plan *plan, const ink_model *model, const ink_request *request, ink_error *error) {
     ink_status status = ink_request_check(request, model, error);
-    return status == INK_OK ? ink_generate_plan(plan, model, NULL, request, error) : status;
+    return status == INK_OK ? ink_generate_plan(plan, model, NULL, NULL, request, error) : status;
 }
 
 ink_status ink_session_plan(ink_memory_plan *plan, const ink_session *session, const ink_request *request, ink_error *error) {
     const ink_device *device = session->device.memory ? &session->device : NULL;
     ink_status status = ink_request_check(request, session->model, error);
-    return status == INK_OK ? ink_generate_plan(plan, session->model, device, request, error) : status;
+    return status == INK_OK ? ink_generate_plan(plan, session->model, device, &session->networks, request, error) : status;
 }
 
 /* ---- session ------------------------------------------------------------------------------------------------------- */

@@ -202,6 +202,34 @@ else
     skip "the demo model: there is no models/demo"
 fi
 
+# ---- blocks that come and go --------------------------------------------------------------------------------------------------
+
+# streams MODEL PRECISION - with as little of the GPU's memory as can be, blocks come and go, and the file has the same bytes.
+streams() {
+    local model=$1 precision=$2 least
+    local name="$(basename "$model"), $precision"
+    local stem=$logs/streamed-$(basename "$model")-$precision
+    local asked=(-m "$model" -p "a red circle" -n blue -g 3 -W 64 -H 64 -s 4 -S 7 --precision "$precision" "${on[@]}")
+    least=$("$cli" plan -m "$model" -n blue -g 3 -W 64 -H 64 -s 4 --precision "$precision" --json "${on[@]}" |
+        grep -o '"gpu":{.*' | grep -o '"least_bytes":[0-9]*' | cut -d: -f2)
+    [ "$model" != tests/golden/static-shift ] || few=$least
+    step "drawn with all blocks there: $name" "$cli" "${asked[@]}" -o "$stem-all.png" || return
+    step "drawn within $least bytes: $name" "$cli" "${asked[@]}" -o "$stem.png" --vram-budget "$least" || return
+    step "blocks came and went: $name" grep -E '^memory of the GPU: .* blocks come and go: ' "$logs/drawn_within_${least}_bytes__${name//[^A-Za-z0-9_-]/_}.log"
+    step "the same bytes, whatever stays: $name" cmp "$stem-all.png" "$stem.png"
+}
+
+if [ $tier = typed ]; then
+    skip "blocks that come and go: this is the processor"
+else
+    for precision in f32 bf16; do
+        for model in tests/golden/static-shift tests/golden/published models/demo; do
+            [ ! -f $model/model_index.json ] || streams $model $precision
+        done
+    done
+    for precision in fp8 q8 q4; do streams models/demo $precision; done
+fi
+
 # ---- what runs touch ---------------------------------------------------------------------------------------------------------
 
 tiny=(bench --synthetic tiny "${on[@]}" --size 48x32 --repeat 1 --precision bf16)
@@ -221,6 +249,8 @@ else
         step "$tool: bench --synthetic tiny" "${watched[@]}" "$cli" "${tiny[@]}"
         [ ! -f models/demo/model_index.json ] ||
             step "$tool: demo, 2 steps" "${watched[@]}" "$cli" "${request[@]}" -s 2 "${on[@]}" -o "$logs/$tool.png"
+        step "$tool: blocks come and go" "${watched[@]}" "$cli" -m tests/golden/static-shift -p "a red circle" -W 64 -H 64 -s 3 -S 7 \
+            --precision bf16 "${on[@]}" --vram-budget "${few:-1700M}" -o "$logs/$tool-streamed.png"
     done
 fi
 

@@ -75,6 +75,8 @@ static json_t *case_to_json(const ink_bench_case *c, int64_t runs) {
     json_object_set_new(root, "weight_bytes", json_integer(c->weight_bytes));
     json_object_set_new(root, "scratch_bytes", json_integer(c->scratch_bytes));
     json_object_set_new(root, "peak_bytes", json_integer(c->peak_bytes));
+    json_object_set_new(root, "streamed_blocks", json_integer(c->streamed_blocks));
+    json_object_set_new(root, "streamed_bytes", json_integer(c->streamed_bytes));
     json_object_set_new(root, "process_peak_bytes", c->process_peak_bytes ? json_integer(c->process_peak_bytes) : json_null());
     return root;
 }
@@ -128,6 +130,9 @@ static void print_case(const ink_bench_case *c) {
     printf("  peak %s as counted (weights %s, scratch %s)", app_show_bytes(peak, c->peak_bytes),
            app_show_bytes(weights, c->weight_bytes), app_show_bytes(scratch, c->scratch_bytes));
     if (c->process_peak_bytes) printf(", %s of the process", app_show_bytes(process, c->process_peak_bytes));
+    if (c->streamed_blocks > 0)
+        printf("\n  %" PRId64 " of %" PRId64 " blocks come and go: %s to the GPU at each step", c->streamed_blocks, c->blocks,
+               app_show_bytes(peak, c->streamed_bytes));
     printf("\n  %.1f s to make the weights, counted nowhere else\n", c->fill_seconds);
 }
 
@@ -157,6 +162,8 @@ static ink_status check(const cli_options *options, ink_error *error) {
         return app_fail(error, INK_ERROR_ARGUMENT, "--picture runs all phases: leave --phases out");
     if (options->given[CLI_PICTURE] && options->given[CLI_REPEAT])
         return app_fail(error, INK_ERROR_ARGUMENT, "--picture runs every phase once: leave --repeat out");
+    if (options->given[CLI_VRAM_BUDGET] && !options->given[CLI_PICTURE])
+        return app_fail(error, INK_ERROR_ARGUMENT, "--vram-budget is of whole pictures: add --picture");
     /* To the library 0 means that nothing was said. */
     if (options->given[CLI_STEPS] && options->request.steps < 1)
         return app_fail(error, INK_ERROR_ARGUMENT, "-s %" PRId64 ": expected a number of steps, at least 1",
@@ -179,6 +186,7 @@ int cli_bench(const cli_options *options) {
                                      .repeat = options->repeat,
                                      .phases = options->phases,
                                      .picture = options->given[CLI_PICTURE] != NULL,
+                                     .vram_budget = options->request.vram_budget,
                                      .threads = options->threads,
                                      .cpu = options->given[CLI_CPU],
                                      .backend = options->given[CLI_BACKEND],

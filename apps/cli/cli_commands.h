@@ -79,6 +79,13 @@ ink_status cli_open_model(cli_engine *engine, const cli_options *options, const 
 /* Creates the session and lets Ctrl-C stop it. cpu may be NULL. */
 ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error);
 
+/*
+ * What of a plan for a GPU comes and goes: ", 42 of 60 blocks come and go: 18.9 GiB to the GPU at each step, 18.9 GiB of the host's
+ * memory"; "" when all stays. Returns text.
+ */
+enum { CLI_STREAMED_SIZE = 240 };
+const char *cli_say_streamed(char text[CLI_STREAMED_SIZE], const ink_memory_plan *plan);
+
 /* Accepts a zeroed engine. */
 void cli_close_engine(cli_engine *engine);
 

@@ -263,10 +263,11 @@ static void say_streamed(char *text, size_t size, const ink_memory_plan *plan) {
 static void note_gpu_memory(const job *run) {
     const ink_memory_plan *plan = &run->plan;
     char needed[APP_SHOWN_SIZE], weights[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], has[APP_SHOWN_SIZE];
-    cli_note(&run->options, "memory of the GPU: %s needed (weights %s%s, scratch %s), %s available",
+    char streamed[CLI_STREAMED_SIZE];
+    cli_note(&run->options, "memory of the GPU: %s needed (weights %s%s, scratch %s)%s, %s available",
              app_show_bytes(needed, plan->gpu_peak_bytes), app_show_bytes(weights, plan->gpu_weight_bytes),
              plan->gpu_keeps_weights ? "" : ", one network at a time", app_show_bytes(scratch, plan->scratch_bytes),
-             app_show_bytes(has, plan->gpu_available_bytes));
+             cli_say_streamed(streamed, plan), app_show_bytes(has, plan->gpu_available_bytes));
 }
 
 static void note_memory(const job *run) {

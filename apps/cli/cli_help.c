@@ -19,12 +19,13 @@ static const cli_option_id verify_options[] = {
 static const cli_option_id quantize_options[] = {CLI_MODEL,  CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,       CLI_TOKENIZER,
                                                  CLI_FOLDER, CLI_PRECISION,       CLI_KEEP,         CLI_CALIBRATE, CLI_THREADS,
                                                  CLI_JSON,   CLI_QUIET,           CLI_HELP,         CLI_N_OPTIONS};
-static const cli_option_id plan_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,      CLI_TOKENIZER,
-                                             CLI_WIDTH,     CLI_HEIGHT,          CLI_STEPS,        CLI_GUIDANCE, CLI_NEGATIVE,
-                                             CLI_PRECISION, CLI_RAM_BUDGET,      CLI_JSON,         CLI_HELP,     CLI_N_OPTIONS};
-static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,    CLI_PRECISIONS, CLI_BATCH,    CLI_TEXT_TOKENS, CLI_PHASES,
-                                              CLI_REPEAT,    CLI_PICTURE, CLI_STEPS,      CLI_BACKEND,  CLI_THREADS,     CLI_CPU,
-                                              CLI_JSON,      CLI_QUIET,   CLI_HELP,       CLI_N_OPTIONS};
+static const cli_option_id plan_options[] = {CLI_MODEL,     CLI_DIFFUSION_MODEL, CLI_TEXT_ENCODER, CLI_VAE,         CLI_TOKENIZER,
+                                             CLI_WIDTH,     CLI_HEIGHT,          CLI_STEPS,        CLI_GUIDANCE,    CLI_NEGATIVE,
+                                             CLI_PRECISION, CLI_RAM_BUDGET,      CLI_BACKEND,      CLI_VRAM_BUDGET, CLI_JSON,
+                                             CLI_HELP,      CLI_N_OPTIONS};
+static const cli_option_id bench_options[] = {CLI_SYNTHETIC, CLI_SIZE,    CLI_PRECISIONS, CLI_BATCH,   CLI_TEXT_TOKENS, CLI_PHASES,
+                                              CLI_REPEAT,    CLI_PICTURE, CLI_STEPS,      CLI_BACKEND, CLI_VRAM_BUDGET, CLI_THREADS,
+                                              CLI_CPU,       CLI_JSON,    CLI_QUIET,      CLI_HELP,    CLI_N_OPTIONS};
 static const cli_option_id pull_options[] = {CLI_REVISION, CLI_ONLY, CLI_JOBS,  CLI_TRIES, CLI_TIMEOUT,
                                              CLI_DRY_RUN,  CLI_JSON, CLI_QUIET, CLI_HELP,  CLI_N_OPTIONS};
 static const cli_option_id models_options[] = {CLI_JSON, CLI_HELP, CLI_N_OPTIONS};
@@ -51,7 +52,8 @@ const cli_command cli_command_table[] = {
                     "\n"
                     "A model that is larger than the memory is drawn with all the same: blocks that\n"
                     "do not fit are read from the files again at each step. --ram-budget keeps the\n"
-                    "program within less; the picture stays the same, bit for bit.\n"
+                    "program within less; the picture stays the same, bit for bit. The same holds of\n"
+                    "a GPU, to which blocks come from the host's memory, and of --vram-budget.\n"
                     "\n"
                     "A .png file keeps its request: --again draws it once more, pixel for pixel. The\n"
                     "file is written when it is complete; Ctrl-C leaves nothing behind.\n",
@@ -111,8 +113,11 @@ const cli_command cli_command_table[] = {
                     "that fits: the most exact one that leaves a tenth of the free memory.\n"
                     "\n"
                     "What is used in place from the files is not memory of the program. Where it does\n"
-                    "not fit beside the rest, or not within --ram-budget, the last blocks are read\n"
-                    "again at each step: how many, and how much that is, is said for each precision.\n",
+                    "not fit beside the rest, or not within --ram-budget, some blocks are read again\n"
+                    "at each step: how many, and how much that is, is said for each precision.\n"
+                    "\n"
+                    "Where there is a GPU, a second table is of its memory. Blocks that do not fit it,\n"
+                    "or not within --vram-budget, come from the host's memory at each step.\n",
      .examples = "  inkstone plan -m ~/models/Qwen-Image -W 1024 -H 1024 -g 4\n"
                  "  inkstone plan -m ~/models/Qwen-Image --json | jq -r .best\n",
      .options = plan_options,
@@ -147,8 +152,9 @@ const cli_command cli_command_table[] = {
                     "qwen-image:4 four of them are run. The time of a block is what counts then; that\n"
                     "of all 60 is worked out from it and marked as such.\n"
                     "\n"
-                    "--picture runs all phases once, with -s steps, as for a real picture. What it\n"
-                    "takes to make the random weights is never part of a time.\n",
+                    "--picture runs all phases once, with -s steps, as for a real picture; of a GPU\n"
+                    "within --vram-budget. What it takes to make the random weights is never part of\n"
+                    "a time.\n",
      .examples = "  inkstone bench --synthetic qwen-image:2 --phases denoise\n"
                  "  inkstone bench --synthetic qwen-image:2 --precision bf16,q4 --size 512x512 --json\n"
                  "  inkstone bench --synthetic qwen-image --picture --precision q4 --size 512x512\n",

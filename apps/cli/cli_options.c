@@ -63,7 +63,9 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_BACKEND] = {0, "backend", "NAME",
                      "where to compute: cpu, cuda, cuda:N for one of several\n"
                      "GPUs, or auto: a GPU if one can be used (default)"},
-    [CLI_VRAM_BUDGET] = {0, "vram-budget", "SIZE", "the most of the GPU's memory to use, such as 30G"},
+    [CLI_VRAM_BUDGET] = {0, "vram-budget", "SIZE",
+                         "the most of the GPU's memory to use, such as 12G: what\n"
+                         "does not fit comes from the host's at each step"},
     [CLI_THREADS] = {'t', "threads", "COUNT", "threads to use (default: one per core)"},
     [CLI_CPU] = {0, "cpu", "TIER", "instruction set: ref, c, avx2, amx ... (default: best)"},
     [CLI_DUMP] = {0, "dump", "FILE", "also write every stage of the run (safetensors)"},

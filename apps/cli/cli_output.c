@@ -2,6 +2,7 @@
 #include "cli/cli_commands.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +139,21 @@ ink_status cli_open_session(cli_engine *engine, const cli_options *options, cons
     app_interrupt_watch(engine->session);
     app_progress_begin(&engine->progress, stderr, options->given[CLI_QUIET] != NULL);
     return INK_OK;
+}
+
+const char *cli_say_streamed(char text[CLI_STREAMED_SIZE], const ink_memory_plan *plan) {
+    char bytes[APP_SHOWN_SIZE], host[APP_SHOWN_SIZE], layers[100] = "", blocks[100] = "";
+    text[0] = 0;
+    if (plan->streamed_text_layers > 0)
+        snprintf(layers, sizeof layers, ", %" PRId64 " of %" PRId64 " layers of the text encoder come and go",
+                 plan->streamed_text_layers, plan->text_layers);
+    if (plan->streamed_blocks > 0)
+        snprintf(blocks, sizeof blocks, ", %" PRId64 " of %" PRId64 " blocks come and go: %s to the GPU at each step",
+                 plan->streamed_blocks, plan->blocks, app_show_bytes(bytes, plan->streamed_bytes));
+    if (plan->gpu_host_bytes > 0)
+        snprintf(text, CLI_STREAMED_SIZE, "%s%s, %s of the host's memory", layers, blocks,
+                 app_show_bytes(host, plan->gpu_host_bytes));
+    return text;
 }
 
 void cli_close_engine(cli_engine *engine) {

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/cli_commands.h"
 #include "common/request_json.h"
@@ -21,13 +22,15 @@ typedef struct row {
     bool stored;        /* what the model has now */
     bool too_large;     /* for the budget */
     fit fit;
+    ink_memory_plan gpu; /* the same for a GPU; all 0 without one */
+    fit gpu_fit;
 } row;
 
 typedef struct table {
     row rows[N_PRECISIONS];
     int n_rows;
     ink_request request; /* of the last model: numbers only */
-    const row *best;
+    const row *best, *gpu_best;
 } table;
 
 /* A machine has other things to do: weights and scratch shall leave a tenth of what is free. */
@@ -39,7 +42,8 @@ static fit judge(const ink_memory_plan *plan) {
 }
 
 static void build_request(ink_request *request, const ink_model *model, const cli_options *options) {
-    static const cli_option_id ids[] = {CLI_NEGATIVE, CLI_WIDTH, CLI_HEIGHT, CLI_STEPS, CLI_GUIDANCE, CLI_RAM_BUDGET};
+    static const cli_option_id ids[] = {CLI_NEGATIVE, CLI_WIDTH,      CLI_HEIGHT,     CLI_STEPS,
+                                        CLI_GUIDANCE, CLI_RAM_BUDGET, CLI_VRAM_BUDGET};
     ink_request_init(request, model);
     request->prompt = "a red circle on a blue background";
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) cli_options_apply(options, ids[i], request);
@@ -55,6 +59,26 @@ static ink_status find_stored(ink_precision *stored, const char *dir, const ink_
     if (status == INK_OK) app_precision_parse(ink_model_precision(model), stored);
     ink_model_close(&model);
     return status;
+}
+
+/* Whether a GPU is to be looked at: when the first row had none, the others have none either. */
+static bool may_use_gpu(const table *t, const row *r, const cli_options *options) {
+    const char *backend = options->given[CLI_BACKEND];
+    return (!backend || strcmp(backend, "cpu") != 0) && (r == t->rows || t->rows[0].gpu.gpu_least_bytes > 0);
+}
+
+/* Only the session that would draw knows its GPU. That the picture does not fit there is no mistake. */
+static ink_status plan_on_gpu(row *r, ink_model *model, const ink_request *request, const cli_options *options, ink_error *error) {
+    const ink_session_options session_options = {.threads = 1, .backend = options->given[CLI_BACKEND]};
+    ink_session *session = NULL;
+    ink_request of_gpu = *request;
+    of_gpu.ram_budget = 0;
+    ink_status status = ink_session_create(&session, model, &session_options, error);
+    if (status == INK_OK) status = ink_session_plan(&r->gpu, session, &of_gpu, error);
+    bool small = status == INK_ERROR_MEMORY && r->gpu.gpu_least_bytes > 0;
+    r->gpu_fit = small ? FITS_NOT : r->gpu.streamed_blocks + r->gpu.streamed_text_layers > 0 ? FITS_REREADING : FITS_WELL;
+    ink_session_destroy(&session);
+    return small ? INK_OK : status;
 }
 
 static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_options *parts, const cli_options *options,
@@ -75,6 +99,7 @@ static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_op
             status = ink_plan(&r->plan, model, &unlimited, error);
             r->too_large = status == INK_OK;
         }
+        if (status == INK_OK && may_use_gpu(t, r, options)) status = plan_on_gpu(r, model, &t->request, options, error);
     }
     ink_model_close(&model);
     if (status == INK_OK && r->precision >= INK_PRECISION_BF16) {
@@ -90,15 +115,16 @@ static ink_status fill_row(table *t, row *r, const char *dir, const ink_model_op
  * The most exact that fits well, else the smallest that fits at all. Numbers larger than those that are stored win
  * nothing: they are listed for those who check.
  */
-static const row *choose(const table *t) {
+static const row *choose(const table *t, bool gpu) {
     const row *best = NULL;
     bool mixed = t->rows[0].precision == INK_PRECISION_AUTO;
     for (int i = 0; i < t->n_rows; i++) {
         const row *r = &t->rows[i];
         bool larger = r->precision == INK_PRECISION_F32 || (mixed && r->precision == INK_PRECISION_BF16);
         if (larger && !r->stored && t->n_rows > 1) continue;
-        if (r->fit == FITS_WELL) return r;
-        if (r->fit == FITS_REREADING) best = r;
+        fit found = gpu ? r->gpu_fit : r->fit;
+        if (found == FITS_WELL) return r;
+        if (found == FITS_REREADING) best = r;
     }
     return best;
 }
@@ -119,7 +145,8 @@ static ink_status fill(table *t, const char *dir, const ink_model_options *parts
             plan->mapped_bytes == first->mapped_bytes)
             t->n_rows--;
     }
-    if (status == INK_OK) t->best = choose(t);
+    if (status == INK_OK) t->best = choose(t, false);
+    if (status == INK_OK && t->rows[0].gpu.gpu_least_bytes > 0) t->gpu_best = choose(t, true);
     return status;
 }
 
@@ -137,6 +164,16 @@ static void print_fit(const row *r) {
         puts(texts[r->fit]);
 }
 
+static json_t *gpu_to_json(const row *r, const char *fits) {
+    const ink_memory_plan *plan = &r->gpu;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:s?}", "weight_bytes", (json_int_t)plan->gpu_weight_bytes,
+                     "scratch_bytes", (json_int_t)plan->scratch_bytes, "peak_bytes", (json_int_t)plan->gpu_peak_bytes,
+                     "least_bytes", (json_int_t)plan->gpu_least_bytes, "available_bytes", (json_int_t)plan->gpu_available_bytes,
+                     "streamed_blocks", (json_int_t)plan->streamed_blocks, "streamed_bytes", (json_int_t)plan->streamed_bytes,
+                     "streamed_text_layers", (json_int_t)plan->streamed_text_layers, "host_bytes", (json_int_t)plan->gpu_host_bytes,
+                     "keeps_weights", plan->gpu_keeps_weights, "fits", fits);
+}
+
 static json_t *table_to_json(const table *t, const char *dir) {
     static const char *const fits[] = {"well", "rereading", "no", NULL};
     json_t *list = json_array();
@@ -151,11 +188,16 @@ static json_t *table_to_json(const table *t, const char *dir) {
                                               "least_bytes", (json_int_t)plan->least_bytes, "streamed_bytes",
                                               (json_int_t)plan->streamed_bytes, "file_bytes",
                                               r->file_bytes ? json_integer(r->file_bytes) : json_null(), "fits", fits[r->fit]));
+        if (r->gpu.gpu_least_bytes > 0)
+            json_object_set_new(json_array_get(list, json_array_size(list) - 1), "gpu", gpu_to_json(r, fits[r->gpu_fit]));
     }
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:s?}", "dir", cli_json_text(dir), "width", (json_int_t)t->request.width,
-                     "height", (json_int_t)t->request.height, "steps", (json_int_t)t->request.steps, "available_bytes",
-                     (json_int_t)t->rows[0].plan.available_bytes, "precisions", list, "best",
-                     t->best ? app_precision_name(t->best->precision) : NULL);
+    json_t *root = json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:s?}", "dir", cli_json_text(dir), "width",
+                             (json_int_t)t->request.width, "height", (json_int_t)t->request.height, "steps",
+                             (json_int_t)t->request.steps, "available_bytes", (json_int_t)t->rows[0].plan.available_bytes,
+                             "precisions", list, "best", t->best ? app_precision_name(t->best->precision) : NULL);
+    if (root && t->rows[0].gpu.gpu_least_bytes > 0)
+        json_object_set_new(root, "best_gpu", t->gpu_best ? json_string(app_precision_name(t->gpu_best->precision)) : json_null());
+    return root;
 }
 
 static void print_best(const table *t, const char *dir) {
@@ -175,6 +217,35 @@ static void print_best(const table *t, const char *dir) {
     putchar('\n');
 }
 
+static void print_gpu(const table *t) {
+    char weights[APP_SHOWN_SIZE], rest[APP_SHOWN_SIZE], peak[APP_SHOWN_SIZE], least[APP_SHOWN_SIZE], streamed[CLI_STREAMED_SIZE];
+    const ink_memory_plan *first = &t->rows[0].gpu;
+    if (first->gpu_least_bytes == 0) return;
+    printf("\nThe GPU; %s of its memory available\n\n", app_show_bytes(weights, first->gpu_available_bytes));
+    printf("%-9s  %9s  %9s  %9s  %9s\n", "precision", "weights", "the rest", "peak", "least");
+    for (int i = 0; i < t->n_rows; i++) {
+        const row *r = &t->rows[i];
+        const ink_memory_plan *plan = &r->gpu;
+        printf("%-9s  %9s  %9s  %9s  %9s  ", app_precision_name(r->precision), app_show_bytes(weights, plan->gpu_weight_bytes),
+               app_show_bytes(rest, plan->gpu_peak_bytes - plan->gpu_weight_bytes), app_show_bytes(peak, plan->gpu_peak_bytes),
+               app_show_bytes(least, plan->gpu_least_bytes));
+        if (r->gpu_fit == FITS_NOT && plan->gpu_least_bytes <= plan->gpu_available_bytes)
+            printf("does not fit: what comes and goes takes %s of the host's memory\n",
+                   app_show_bytes(least, plan->gpu_host_bytes));
+        else if (r->gpu_fit == FITS_NOT)
+            puts("does not fit");
+        else if (r->gpu_fit == FITS_REREADING)
+            printf("fits%s\n", cli_say_streamed(streamed, plan));
+        else
+            puts(plan->gpu_keeps_weights ? "fits" : "fits, one network at a time");
+    }
+    if (t->gpu_best)
+        printf("\nBest on the GPU: %s%s.\n", app_precision_name(t->gpu_best->precision),
+               t->gpu_best->stored ? ", as the model is stored" : "");
+    else
+        puts("\nNothing here fits the GPU; a smaller picture (-W, -H) needs less.");
+}
+
 static void print_table(const table *t, const char *dir) {
     char weights[APP_SHOWN_SIZE], mapped[APP_SHOWN_SIZE], scratch[APP_SHOWN_SIZE], peak[APP_SHOWN_SIZE], file[APP_SHOWN_SIZE];
     app_print_clean(stdout, dir);
@@ -191,6 +262,7 @@ static void print_table(const table *t, const char *dir) {
     }
     puts("\nweights, scratch: memory of our own, together at the peak; in place: used from the mapped files.");
     print_best(t, dir);
+    print_gpu(t);
 }
 
 int cli_plan(const cli_options *options) {

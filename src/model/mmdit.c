@@ -338,6 +338,7 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
     layout l = places_of(input, c->device && c->device->sides_together);
     size_t mark = ink_arena_mark(c->arena);
     const buffers b = take_buffers(c, &l, input, d);
+    ink_residency_begin(m->binder->residency);
     embed(c, m, input, &l, &b);
 
     const ink_tensor *txt_gate = NULL, *img_gate = NULL;

@@ -102,6 +102,7 @@ void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor 
     ink_tensor x = ink_scratch(c, states.rows, config->hidden_size); /* the residual stream */
     ink_tensor y = ink_scratch(c, states.rows, config->hidden_size); /* normed, then what a layer adds to x */
 
+    ink_residency_begin(encoder->binder->residency);
     ink_embed_rows(c, x, &encoder->embed_tokens, ids);
     ink_rmsnorm(c, y, x, encoder->layers[0].input_norm, eps);
     for (int64_t i = 0; i < config->n_layers; i++) {

@@ -67,7 +67,7 @@ static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 1 };
+enum { INK_DEVICE_INTERFACE = 2 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {

@@ -46,6 +46,7 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
     request.width = c->width;
     request.height = c->height;
     request.steps = o->steps;
+    request.vram_budget = o->vram_budget;
     request.progress = look;
     request.progress_user = &w;
     const ink_device *device = &run->session->device;
@@ -53,9 +54,9 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
     ink_image *image = NULL;
     double fill = ink_synthetic_seconds(run->model->synthetic);
     ink_reset_peak_memory();
-    ink_status status = ink_generate_plan(&plan, run->model, device->memory ? device : NULL, &request, run->error);
-    /* On a device the second picture counts, which finds weights and recorded work there. */
-    for (int n = device->memory ? 2 : 1; n > 0 && status == INK_OK; n--) {
+    ink_status status = ink_generate_plan(&plan, run->model, device->memory ? device : NULL, NULL, &request, run->error);
+    /* On a device the second picture counts, which finds weights and recorded work there, if they can stay. */
+    for (int n = device->memory && plan.gpu_keeps_weights ? 2 : 1; n > 0 && status == INK_OK; n--) {
         w.n_steps = 0;
         w.step_began = 0;
         status = ink_generate_run(run->session, &request, NULL, &image, NULL, run->error);
@@ -72,6 +73,8 @@ ink_status ink_bench_picture(ink_bench_run *run, size_t i) {
         if (device->memory) {
             c->weight_bytes = plan.gpu_weight_bytes;
             c->peak_bytes = plan.gpu_peak_bytes;
+            c->streamed_blocks = plan.streamed_blocks;
+            c->streamed_bytes = plan.streamed_bytes;
         }
         c->text = once(seconds[INK_PHASE_TEXT], o->batch);
         c->modulation = once(prepare, 1);

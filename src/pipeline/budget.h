@@ -26,10 +26,11 @@ ink_status ink_budget_apply(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], 
                             ink_error *error);
 
 /*
- * The same for a device with memory of its own, where nothing comes and goes. limit: the most that may be used; extra: what is used
- * beside weights and scratch. Errors: MEMORY.
+ * The same for a device with memory of its own. limit: the most that may be used; extra: what is used beside weights and scratch.
+ * Errors: MEMORY (of the device, where the sentence names the least, or of the host for what comes and goes); the plan is filled in
+ * all the same.
  */
-ink_status ink_budget_apply_device(ink_memory_plan *plan, const ink_need needs[INK_N_NEEDS], int64_t limit, int64_t extra,
+ink_status ink_budget_apply_device(ink_memory_plan *plan, ink_need needs[INK_N_NEEDS], int64_t limit, int64_t extra,
                                    ink_error *error);
 
 void ink_needs_release(ink_need needs[INK_N_NEEDS]);

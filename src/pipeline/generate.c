@@ -142,9 +142,13 @@ static ink_binder binder_of(run *r, ink_component component, ink_store *store) {
 static ink_holding *begin_binding(run *r, ink_component component, const ink_need *need, int64_t n_parts) {
     ink_holding *h = &r->networks->holdings[component];
     h->binder = binder_of(r, component, &h->store);
-    if (n_parts == 0 || failed(r) || h->binder.synthetic || is_remote(r)) return h;
+    /* Random weights are not made anew at each step. */
+    if (n_parts == 0 || failed(r) || (h->binder.synthetic && !is_remote(r))) return h;
     int64_t n_stay = is_dry(r) ? n_parts : need->n_stay;
-    r->ctx.status = ink_residency_create(&h->residency, h->binder.weights, n_parts, n_stay, r->error);
+    const ink_weights *weights = h->binder.synthetic ? NULL : h->binder.weights;
+    r->ctx.status = ink_residency_create(&h->residency, weights, n_parts, n_stay, r->error);
+    if (!failed(r) && is_remote(r) && !is_dry(r))
+        r->ctx.status = ink_residency_to_device(h->residency, r->device->memory, r->device, need->parts, r->error);
     h->binder.residency = h->residency;
     h->binder.status = r->ctx.status;
     return h;
@@ -276,25 +280,11 @@ static bool take_modulation(run *r, const float *times) {
         r->modulation = ink_modulation_take(&r->ctx, config, n_steps);
         return false;
     }
-    bool known = networks->times && networks->modulation.n_steps == n_steps && r->request.n_loras == 0 &&
-                 memcmp(networks->times, times, (size_t)n_steps * sizeof *times) == 0;
-    r->modulation = networks->modulation;
-    if (known) return true;
-    ink_free(networks->times);
-    networks->times = NULL;
-    if (networks->kept.size < (size_t)r->kept_bytes) {
-        r->device->memory->release(r->device, networks->kept.memory);
-        void *memory = r->device->memory->alloc(r->device, (size_t)r->kept_bytes);
-        ink_arena_create_over(&networks->kept, memory, memory ? (size_t)r->kept_bytes : 0);
-    }
-    ink_arena_release(&networks->kept, 0);
-    ink_ctx kept = r->ctx;
-    kept.arena = &networks->kept;
-    if (networks->kept.memory)
-        r->modulation = networks->modulation = ink_modulation_take(&kept, config, n_steps);
-    else
+    bool known = r->request.n_loras == 0 && ink_networks_know(networks, times, n_steps);
+    if (!known && !ink_networks_take_modulation(networks, &r->ctx, config, n_steps, (size_t)r->kept_bytes))
         fail_memory(r, "modulation");
-    return false;
+    r->modulation = networks->modulation;
+    return known;
 }
 
 static void modulate(run *r, const float *host_times) {
@@ -347,7 +337,7 @@ static void prepare(run *r) {
                            r->latent_width / patch);
         end_tables(r, tables, r->cos, r->sin);
     }
-    if (!known) modulate(r, times);
+    if (!known && !failed(r)) modulate(r, times);
     if (is_remote(r) && !is_dry(r) && !failed(r) && r->request.n_loras == 0 && !known) {
         r->networks->times = times;
         times = NULL;
@@ -593,10 +583,10 @@ static ink_status run_dry(run *r, const ink_networks *kept) {
                                    r->kept_bytes + DEVICE_EXTRA_BYTES, r->error);
 }
 
-ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_request *request,
-                             ink_error *error) {
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_networks *kept,
+                             const ink_request *request, ink_error *error) {
     run dry = {.model = model, .device = device, .request = ink_request_resolved(request, model), .plan = plan, .error = error};
-    ink_status status = run_dry(&dry, NULL);
+    ink_status status = run_dry(&dry, kept);
     ink_needs_release(dry.needs);
     return status;
 }
@@ -611,22 +601,6 @@ static ink_status check_memory(const ink_memory_plan *plan, const ink_model *mod
         (double)plan->peak_bytes / gib, (double)plan->weight_bytes / gib, (double)plan->scratch_bytes / gib,
         (double)plan->available_bytes / gib,
         plan->weight_bytes > plan->scratch_bytes && model->precision != INK_PRECISION_Q4 ? " or --precision q4" : "");
-}
-
-/* What a session keeps for its pictures must not stand in the way of one that needs more. */
-static bool take_arena(run *r, size_t size) {
-    ink_networks *kept = r->networks;
-    if (!is_remote(r)) return ink_arena_create(&r->arena, size);
-    if (!r->plan->gpu_keeps_weights)
-        for (int i = 0; i < INK_N_COMPONENTS; i++) ink_networks_drop(kept, (ink_component)i);
-    if (kept->scratch_bytes < size) {
-        ink_replay_release(r->device, &kept->forward);
-        r->device->memory->release(r->device, kept->scratch);
-        kept->scratch = r->device->memory->alloc(r->device, size);
-        kept->scratch_bytes = kept->scratch ? size : 0;
-    }
-    ink_arena_create_over(&r->arena, kept->scratch, size);
-    return kept->scratch != NULL;
 }
 
 static ink_status draw(ink_session *session, const ink_request *request, const float *noise, ink_image **image, ink_stages *stages,
@@ -661,7 +635,9 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     memcpy(r.phase_work, dry.phase_work, sizeof r.phase_work);
     memcpy(r.component_bytes, dry.component_bytes, sizeof r.component_bytes);
     r.networks = device->memory ? &session->networks : &r.own;
-    if (!take_arena(&r, (size_t)plan.scratch_bytes)) {
+    bool there = device->memory ? ink_networks_take_arena(r.networks, device, &r.arena, &plan, (size_t)r.kept_bytes)
+                                : ink_arena_create(&r.arena, (size_t)plan.scratch_bytes);
+    if (!there) {
         ink_needs_release(r.needs);
         return ink_fail(error, INK_ERROR_MEMORY, "no memory for %.1f MiB of scratch", (double)plan.scratch_bytes / 1048576.0);
     }
@@ -679,8 +655,11 @@ static ink_status draw(ink_session *session, const ink_request *request, const f
     picture(&r);
     if (image && !failed(&r)) *image = make_image(&r);
     status = r.ctx.status;
-    /* After a failure nobody knows what is there. */
-    if (failed(&r) && device->memory) ink_networks_release(&session->networks, device);
+    /* After a failure nobody knows what is there, and work may still be under way. */
+    if (failed(&r) && device->memory) {
+        device->memory->wait(device);
+        ink_networks_release(&session->networks, device);
+    }
     release(&r);
     ink_needs_release(r.needs);
     session->stats.peak_bytes = device->memory ? plan.gpu_peak_bytes : plan.peak_bytes;

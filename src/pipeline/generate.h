@@ -22,10 +22,12 @@ struct ink_session {
     ink_stats stats;       /* of the last run */
 };
 
-/* Runs a checked request dry and counts. device: NULL, or the one that is to draw. Errors: ARGUMENT, FORMAT (a tensor that does not
-   fit), MEMORY. */
-ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_request *request,
-                             ink_error *error);
+/*
+ * Runs a checked request dry and counts. device: NULL, or the one that is to draw; kept: NULL, or what its session has there
+ * already. Errors: ARGUMENT, FORMAT (a tensor that does not fit), MEMORY.
+ */
+ink_status ink_generate_plan(ink_memory_plan *plan, const ink_model *model, const ink_device *device, const ink_networks *kept,
+                             const ink_request *request, ink_error *error);
 
 /*
  * Draws. image and stages may each be NULL; stages must be empty and are released by the caller in any case. noise, if not NULL, is

@@ -50,7 +50,7 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
     smallest.prompt = "";
     smallest.width = smallest.height = model->config.vae.scale * model->config.mmdit.patch_size;
     ink_memory_plan plan;
-    return ink_generate_plan(&plan, model, NULL, &smallest, error);
+    return ink_generate_plan(&plan, model, NULL, NULL, &smallest, error);
 }
 
 ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error) {

@@ -40,6 +40,21 @@ void ink_networks_drop(ink_networks *networks, ink_component component);
 /* What the device may be filled with: the budget, if there is one, or what it can give beside what is kept (NULL: nothing). */
 int64_t ink_networks_limit(const ink_networks *kept, const ink_device *device, int64_t budget);
 
+/*
+ * The arena of a run, of plan->scratch_bytes in memory that is kept. What the session keeps for its pictures does not stand in the
+ * way of one that needs more: unless all weights may stay, none do, nor more scratch and modulation (kept_bytes) than this picture
+ * needs. False without memory.
+ */
+bool ink_networks_take_arena(ink_networks *networks, const ink_device *device, ink_arena *arena, const ink_memory_plan *plan,
+                             size_t kept_bytes);
+
+/* Whether the modulation is of these times. */
+bool ink_networks_know(const ink_networks *networks, const float *times, int64_t n_steps);
+
+/* Room for the modulation of n_steps, in kept_bytes of memory that is kept; its times are not known. False without memory. */
+bool ink_networks_take_modulation(ink_networks *networks, const ink_ctx *c, const ink_mmdit_config *config, int64_t n_steps,
+                                  size_t kept_bytes);
+
 /* Frees all that is kept; device: that it is kept on. */
 void ink_networks_release(ink_networks *networks, const ink_device *device);
 

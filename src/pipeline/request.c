@@ -89,9 +89,10 @@ ink_status ink_request_check(const ink_request *request, const ink_model *model,
         return ink_fail(error, INK_ERROR_ARGUMENT,
                         "%" PRId64 " threads on a multiprocessor are out of range: expected 256 to 65536",
                         request->cuda_threads_per_sm);
-    if (request->ram_budget < 0)
+    int64_t budget = request->ram_budget < 0 ? request->ram_budget : request->vram_budget;
+    if (budget < 0)
         return ink_fail(error, INK_ERROR_ARGUMENT,
-                        "a memory budget of %" PRId64 " bytes is out of range: expected 0 (none) or more", request->ram_budget);
+                        "a memory budget of %" PRId64 " bytes is out of range: expected 0 (none) or more", budget);
     status = check_loras(request, error);
     return status == INK_OK ? check_schedule(request, error) : status;
 }

@@ -7,50 +7,17 @@
 
 #include "base/mapfile.h"
 #include "base/memory.h"
+#include "tensor/placing.h"
 #include "tensor/quantize.h"
 
-/* ---- store ------------------------------------------------------------------------------------------------------- */
-
-/* A pointer list that has room for one more; NULL, and the old one untouched, without memory. */
-static void **grow(void **list, size_t n, size_t *capacity) {
-    if (n < *capacity) return list;
-    size_t larger = *capacity ? 2 * *capacity : 64;
-    void **copy = ink_alloc_array(larger, sizeof *copy);
-    if (!copy) return NULL;
-    if (n) memcpy(copy, list, n * sizeof *copy);
-    ink_free(list);
-    *capacity = larger;
-    return copy;
-}
-
-static bool make_room(ink_blocks *blocks) {
-    void **list = grow(blocks->list, blocks->n, &blocks->capacity);
-    if (list) blocks->list = list;
-    return list != NULL;
-}
-
+/* Memory that converted tensors are taken from. */
 static void *store_take(ink_binder *binder, size_t size) {
-    if (binder->acquired) return ink_arena_take(&binder->residency->buffer, size);
-    ink_blocks *host = &binder->store->host;
-    void *block = make_room(host) ? ink_alloc_unset(size) : NULL;
-    if (!block) return NULL;
-    host->list[host->n++] = block;
-    binder->store->bytes += (int64_t)size;
-    return block;
-}
-
-void ink_store_release(ink_store *store) {
-    for (size_t i = 0; i < store->host.n; i++) ink_free(store->host.list[i]);
-    for (size_t i = 0; i < store->placed.n; i++) store->memory->release(store->device, store->placed.list[i]);
-    ink_free(store->host.list);
-    ink_free(store->placed.list);
-    *store = (ink_store){0};
+    return binder->acquired ? ink_arena_take(&binder->residency->buffer, size) : ink_store_take(binder->store, size);
 }
 
 /* ---- names and shapes -------------------------------------------------------------------------------------------- */
 
-/* For sentences. */
-static const char *origin(const ink_binder *binder) {
+const char *ink_binder_origin(const ink_binder *binder) {
     return binder->synthetic ? "random weights" : ink_weights_origin(binder->weights);
 }
 
@@ -66,7 +33,7 @@ static const char *shape_text(char text[MAX_SHAPE_TEXT], const ink_tensor_info *
 
 static void collect_missing(ink_binder *binder, const char *name) {
     char *copy = ink_strdup(name);
-    void **missing = copy ? grow((void **)binder->missing, binder->n_missing, &binder->missing_capacity) : NULL;
+    void **missing = copy ? ink_list_grow((void **)binder->missing, binder->n_missing, &binder->missing_capacity) : NULL;
     if (!missing) {
         ink_free(copy);
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for the list of missing tensors",
@@ -112,7 +79,8 @@ INK_PRINTF(3, 0)
 static bool make_name(char name[MAX_NAME], ink_binder *binder, const char *format, va_list arguments) {
     if (binder->status != INK_OK) return false;
     if (vsnprintf(name, MAX_NAME, format, arguments) < MAX_NAME) return true;
-    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", origin(binder), name);
+    binder->status = ink_fail(binder->error, INK_ERROR_INTERNAL, "%s: the tensor name %s is too long", ink_binder_origin(binder),
+                              name);
     return false;
 }
 
@@ -145,20 +113,15 @@ static void count_stored(ink_binder *binder, int64_t size) {
     binder->part->buffer_bytes += (int64_t)ink_arena_rounded((size_t)size);
 }
 
-static void count_held(ink_binder *binder, int64_t size) {
-    binder->stored_bytes += size;
-    if (binder->stored_bytes > binder->peak_bytes) binder->peak_bytes = binder->stored_bytes;
-}
-
 /* Counts size bytes as held by the store and, when loading, takes them. NULL when there is nothing to fill. */
 static void *take(ink_binder *binder, const char *name, int64_t size) {
     count_stored(binder, size);
-    if (!binder->memory) count_held(binder, size);
+    if (!binder->memory) ink_binder_count_held(binder, size);
     if (binder->mode != INK_BIND_LOAD) return NULL;
     void *block = store_take(binder, (size_t)size);
     if (!block)
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes", origin(binder), name,
-                                  (long long)size);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for tensor %s, %lld bytes",
+                                  ink_binder_origin(binder), name, (long long)size);
     return block;
 }
 
@@ -185,109 +148,24 @@ static void report_loaded(ink_binder *binder) {
         binder->status = binder->loaded(binder->loaded_user, binder);
 }
 
-/* ---- on a device ----------------------------------------------------------------------------------------------------- */
-
-/* Room on the device, alone or in a run. NULL without. */
-static void *take_placed(ink_binder *binder, int64_t size, int run) {
-    ink_blocks *placed = &binder->store->placed;
-    ink_placed_run *r = &binder->runs[run];
-    if (r->n_left > 0 && r->size == size) {
-        r->n_left--;
-        return r->block += size;
-    }
-    int64_t n = binder->n_together > 0 && !r->block ? binder->n_together : 1;
-    void *block = make_room(placed) ? binder->memory->alloc(binder->device, (size_t)(n * size)) : NULL;
-    if (!block) return NULL;
-    placed->list[placed->n++] = block;
-    if (binder->n_together > 0) *r = (ink_placed_run){block, size, n - 1};
-    return block;
-}
-
-void ink_bind_together(ink_binder *binder, int64_t n) {
-    binder->n_together = binder->memory ? n : 0;
-    memset(binder->runs, 0, sizeof binder->runs);
-}
-
-/* Brings size bytes, if there are any, to the device, where *data then points. */
-static void place_block(ink_binder *binder, const void **data, int64_t size, int run, const char *name) {
-    const int64_t granule = 256;
-    if (size == 0 || binder->status != INK_OK) return;
-    count_held(binder, (size + granule - 1) / granule * granule);
-    if (binder->mode != INK_BIND_LOAD) return;
-    binder->store->memory = binder->memory;
-    binder->store->device = binder->device;
-    void *block = take_placed(binder, size, run);
-    if (!block) {
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY,
-                                  "%s: no memory on the device for tensor %s, %lld bytes, after %.2f GiB of others", origin(binder),
-                                  name, (long long)size, (double)binder->stored_bytes / 1073741824.0);
-        return;
-    }
-    binder->memory->upload(binder->device, block, *data, (size_t)size);
-    const char *failure = binder->memory->failure(binder->device);
-    if (failure) binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", origin(binder), name, failure);
-    *data = block;
-}
-
-static void place_matrix(ink_binder *binder, ink_weight *w, const char *name) {
-    int64_t scale_bytes = ink_weight_scale_bytes(w);
-    place_block(binder, &w->data, ink_weight_data_bytes(w), INK_RUN_DATA, name);
-    place_block(binder, &w->scales, scale_bytes, INK_RUN_SCALES, name);
-    place_block(binder, &w->biases, w->group ? scale_bytes : 0, INK_RUN_BIASES, name);
-}
-
-/* The matrix and its branch; what they were made of on the host goes, from its block number `mark` on. */
-static void place_weight(ink_binder *binder, ink_weight *w, size_t mark, const char *name) {
-    if (!binder->memory) return;
-    place_matrix(binder, w, name);
-    /* The binder made them, and nobody else has them yet. */
-    ink_weight *down = (ink_weight *)(uintptr_t)w->down, *up = (ink_weight *)(uintptr_t)w->up;
-    if (down) place_matrix(binder, down, name);
-    if (up) place_matrix(binder, up, name);
-    if (!binder->store) return;
-    ink_blocks *host = &binder->store->host;
-    size_t n_kept = mark;
-    for (size_t i = mark; i < host->n; i++)
-        if (host->list[i] == down || host->list[i] == up)
-            host->list[n_kept++] = host->list[i];
-        else
-            ink_free(host->list[i]);
-    host->n = n_kept;
-}
-
-/* Vectors take 16 bits where they have no more, but with f32 everywhere. */
-static void place_vector(ink_binder *binder, ink_tensor *x, size_t mark, const char *name) {
-    if (!binder->memory) return;
-    bool halves = binder->precision != INK_PRECISION_F32 && x->data;
-    for (int64_t i = 0; halves && i < x->cols; i++) halves = ink_round_to_bf16(x->data[i]) == x->data[i];
-    uint16_t *narrow = halves ? store_take(binder, (size_t)x->cols * sizeof *narrow) : NULL;
-    for (int64_t i = 0; narrow && i < x->cols; i++) narrow[i] = ink_bf16_from_f32(x->data[i]);
-    const void *data = narrow ? (const void *)narrow : x->data;
-    if (narrow) x->type = INK_BF16;
-    place_block(binder, &data, x->cols * (int64_t)ink_dtype_size(x->type), INK_RUN_VECTORS, name);
-    x->data = (float *)(uintptr_t)data;
-    place_weight(binder, &(ink_weight){0}, mark, name);
-}
-
-static size_t host_mark(const ink_binder *binder) { return binder->store ? binder->store->host.n : 0; }
-
 /* ---- random numbers -------------------------------------------------------------------------------------------------- */
 
 static void bind_random_vector(ink_binder *binder, ink_tensor *dst, const char *name) {
-    size_t mark = host_mark(binder);
+    size_t mark = ink_place_mark(binder);
     dst->data = take(binder, name, dst->cols * (int64_t)sizeof(float));
     if (dst->data) ink_synthetic_vector(binder->synthetic, dst->data, dst->cols, name);
-    place_vector(binder, dst, mark, name);
+    ink_place_vector(binder, dst, mark, name);
     report_loaded(binder);
 }
 
 static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype form, const char *name) {
-    size_t mark = host_mark(binder);
+    size_t mark = ink_place_mark(binder);
     dst->dtype = form;
     take_described(binder, dst, name);
     if (binder->mode == INK_BIND_LOAD && binder->status == INK_OK && !ink_synthetic_matrix(binder->synthetic, dst, name))
-        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", origin(binder), name);
-    place_weight(binder, dst, mark, name);
+        binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", ink_binder_origin(binder),
+                                  name);
+    ink_place_weight(binder, dst, mark, name);
 }
 
 /* ---- vectors -------------------------------------------------------------------------------------------------------- */
@@ -310,7 +188,7 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
     }
     const ink_tensor_info *info = named ? look_up(binder, name) : NULL;
     if (!info) return;
-    size_t mark = host_mark(binder);
+    size_t mark = ink_place_mark(binder);
     if (info->n_dims < 1 || info->shape[0] != n || !only_ones(info, 1)) {
         char expected[32];
         snprintf(expected, sizeof expected, "[%lld]", (long long)n);
@@ -325,7 +203,7 @@ void ink_bind_vector(ink_binder *binder, ink_tensor *dst, int64_t n, const char 
         dst->data = take(binder, name, n * (int64_t)sizeof(float));
         if (dst->data) ink_convert(dst->data, INK_F32, info->data, info->dtype, n);
     }
-    place_vector(binder, dst, mark, name);
+    ink_place_vector(binder, dst, mark, name);
     report_loaded(binder);
 }
 
@@ -523,7 +401,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     if (merge) form = merged_form(binder, form, name);
     if (binder->status != INK_OK) return;
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
-    size_t mark = host_mark(binder);
+    size_t mark = ink_place_mark(binder);
     /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
     bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
     if (form == stored.dtype && readable && !merge) {
@@ -538,7 +416,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     }
     dst->name = info->name;
     if (changed && !merge && binder->status == INK_OK) attach_branch(binder, dst, change, name);
-    place_weight(binder, dst, mark, name);
+    ink_place_weight(binder, dst, mark, name);
     report_loaded(binder);
 }
 
@@ -627,14 +505,14 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
         (uintptr_t)info->data % ink_dtype_size(dst->dtype) == 0) {
         count_mapped(binder, (int64_t)info->n_bytes);
         if (binder->mode == INK_BIND_LOAD) dst->data = info->data;
-        place_weight(binder, dst, host_mark(binder), name);
+        ink_place_weight(binder, dst, ink_place_mark(binder), name);
         return;
     }
-    size_t mark = host_mark(binder);
+    size_t mark = ink_place_mark(binder);
     count_converted(binder, info);
     dst->data = take(binder, name, dst->rows * dst->cols * (int64_t)ink_dtype_size(dst->dtype));
     if (!dst->data) {
-        place_weight(binder, dst, mark, name);
+        ink_place_weight(binder, dst, mark, name);
         return;
     }
     float *taps = ink_alloc_array((size_t)kk, sizeof *taps);
@@ -643,7 +521,7 @@ static void bind_conv(ink_binder *binder, ink_weight *dst, int64_t in, int64_t k
                                   ink_weights_origin(binder->weights), name);
     for (int64_t o = 0; taps && o < dst->rows; o++) repack_row(dst, o, info, layout, kk, taps);
     ink_free(taps);
-    place_weight(binder, dst, mark, name);
+    ink_place_weight(binder, dst, mark, name);
     ink_mapfile_drop(info->data, info->n_bytes);
 }
 
@@ -660,17 +538,30 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
 /* ---- parts ---------------------------------------------------------------------------------------------------------------- */
 
 void ink_bind_part(ink_binder *binder, int64_t part) {
-    if (!binder->residency) return;
+    ink_residency *r = binder->residency;
+    if (!r) return;
     if (binder->later) binder->mode = INK_BIND_LOAD;
-    binder->acquired = false;
-    binder->part = part < 0 ? NULL : &binder->residency->parts[part];
-    binder->later = part >= 0 && binder->mode == INK_BIND_LOAD && !ink_residency_stays(binder->residency, part);
-    if (binder->later) binder->mode = INK_BIND_CHECK;
+    binder->acquired = binder->later = false;
+    binder->cargo = NULL;
+    binder->part = part < 0 ? NULL : &r->parts[part];
+    if (part < 0 || binder->mode != INK_BIND_LOAD || binder->status != INK_OK || ink_residency_stays(r, part)) return;
+    if (r->shuttle) {
+        binder->cargo = ink_shuttle_load(r->shuttle, ink_residency_index(r, part), binder->error);
+        if (!binder->cargo) binder->status = INK_ERROR_MEMORY;
+    } else {
+        binder->later = true;
+        binder->mode = INK_BIND_CHECK;
+    }
 }
 
 bool ink_bind_acquire(ink_binder *binder, int64_t part) {
-    if (ink_residency_stays(binder->residency, part)) return false;
-    binder->part = &binder->residency->parts[part];
+    ink_residency *r = binder->residency;
+    if (ink_residency_stays(r, part)) return false;
+    if (r->shuttle) {
+        ink_shuttle_acquire(r->shuttle, ink_residency_index(r, part));
+        return false;
+    }
+    binder->part = &r->parts[part];
     binder->acquired = true;
     return true;
 }

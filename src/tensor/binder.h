@@ -12,25 +12,12 @@
 #include "tensor/adapters.h"
 #include "tensor/device_memory.h"
 #include "tensor/residency.h"
+#include "tensor/shuttle.h"
+#include "tensor/store.h"
 #include "tensor/synthetic.h"
 #include "tensor/tensor.h"
 #include "tensor/weight.h"
 #include "tensor/weights.h"
-
-typedef struct ink_blocks {
-    void **list;
-    size_t n, capacity;
-} ink_blocks;
-
-/* Memory that holds converted weights, or all of them where they lie on a device; released at once. */
-typedef struct ink_store {
-    ink_blocks host, placed;         /* placed: on the device */
-    int64_t bytes;                   /* of host */
-    const ink_device_memory *memory; /* of placed */
-    const struct ink_device *device;
-} ink_store;
-
-void ink_store_release(ink_store *store);
 
 /*
  *   INK_BIND_CHECK   looks names, shapes and types up in the headers and counts bytes; what it fills has no data: for a dry run
@@ -40,11 +27,12 @@ void ink_store_release(ink_store *store);
  */
 typedef enum ink_bind_mode { INK_BIND_CHECK, INK_BIND_LOAD, INK_BIND_REPORT } ink_bind_mode;
 
-/* Blocks of a device that lie one behind the other, of equal size: of data, scales, biases of groups; of vectors. */
+/* Blocks of a device that lie one behind the other: of data, scales, biases of groups; of vectors. */
 enum { INK_RUN_DATA, INK_RUN_SCALES, INK_RUN_BIASES, INK_RUN_VECTORS, INK_N_RUNS };
 typedef struct ink_placed_run {
-    unsigned char *block;
-    int64_t size, n_left; /* of one, and how many are still to come */
+    unsigned char *next;       /* NULL in a dry run */
+    int64_t room_left, n_left; /* for those that are still to come */
+    bool begun;
 } ink_placed_run;
 
 typedef struct ink_binder {
@@ -64,6 +52,7 @@ typedef struct ink_binder {
     ink_part *part;           /* set by ink_bind_part: to which what is being bound belongs; NULL: to none */
     bool later;               /* ... and it is only looked up, since it will come and go */
     bool acquired;            /* ... and it has come, into the residency's buffer */
+    ink_cargo *cargo;         /* ... or on a device: it is loaded to travel; NULL: it stays */
     ink_error *error;
     ink_status status;
     int64_t mapped_bytes;            /* used in place */
@@ -106,13 +95,13 @@ void ink_bind_conv(ink_binder *binder, ink_weight *dst, int64_t out, int64_t in,
 
 /*
  * What follows belongs to that part (a block), up to the next call; -1: to none. A part that does not stay is only looked up here:
- * its weights have no data until it is acquired.
+ * its weights have no data until it is acquired. On a device it is loaded, but is not there until it is acquired.
  */
 void ink_bind_part(ink_binder *binder, int64_t part);
 
 /*
  * Before a part is used. True: it comes and goes, and its tensors are to be named once more, now to be loaded, up to
- * ink_bind_part(binder, -1); ink_residency_release ends its use. False: it is there.
+ * ink_bind_part(binder, -1). False: it is there, or on a device will be when it is needed. ink_residency_release ends its use.
  */
 bool ink_bind_acquire(ink_binder *binder, int64_t part);
 

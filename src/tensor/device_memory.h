@@ -39,6 +39,16 @@ typedef struct ink_device_memory {
     void *(*record_end)(const struct ink_device *);
     void (*replay)(const struct ink_device *, void *record);
     void (*record_release)(const struct ink_device *, void *record);
+    /*
+     * Memory of the device that is filled again and again, slot 0 or 1, beside the work. fetch: src, which is of alloc_shared and
+     * stays as it is until the bytes are there, comes to dst some time after all that was queued when the slot was last left, in
+     * both queues. await: what is queued from here on, and aside from here on, begins when the last fetch of the slot is done.
+     * leave: no more work that uses the slot will be queued before it is awaited again. Within recorded work each is of that work
+     * alone: a slot is left before it is first fetched, and every fetch is awaited.
+     */
+    void (*fetch)(const struct ink_device *, int slot, void *dst, const void *src, size_t bytes);
+    void (*await)(const struct ink_device *, int slot);
+    void (*leave)(const struct ink_device *, int slot);
 } ink_device_memory;
 
 #endif

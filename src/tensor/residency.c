@@ -6,6 +6,7 @@
 
 #include "base/mapfile.h"
 #include "base/memory.h"
+#include "tensor/shuttle.h"
 
 typedef struct ink_part_range {
     const unsigned char *data;
@@ -34,7 +35,13 @@ ink_status ink_residency_create(ink_residency **residency, const ink_weights *we
     *residency = r;
     if (r && r->parts) return INK_OK;
     ink_residency_destroy(residency);
-    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for the list of its blocks", ink_weights_origin(weights));
+    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory for the list of its blocks",
+                    weights ? ink_weights_origin(weights) : "random weights");
+}
+
+ink_status ink_residency_to_device(ink_residency *r, const ink_device_memory *memory, const struct ink_device *device,
+                                   const ink_part *counted, ink_error *error) {
+    return r->n_stay < r->n_parts ? ink_shuttle_create(&r->shuttle, memory, device, r, counted, error) : INK_OK;
 }
 
 static void stop_reading(ink_residency *r) {
@@ -55,6 +62,7 @@ void ink_residency_destroy(ink_residency **residency) {
     ink_residency *r = *residency;
     if (!r) return;
     stop_reading(r);
+    ink_shuttle_destroy(&r->shuttle);
     for (int64_t i = 0; r->parts && i < r->n_parts; i++) ink_free(r->parts[i].ranges);
     ink_free(r->parts);
     ink_arena_destroy(&r->buffer);
@@ -62,7 +70,9 @@ void ink_residency_destroy(ink_residency **residency) {
     *residency = NULL;
 }
 
-bool ink_residency_stays(const ink_residency *r, int64_t part) { return !r || part < r->n_stay; }
+bool ink_residency_stays(const ink_residency *r, int64_t part) { return !r || ink_part_stays(r->n_parts, r->n_stay, part); }
+
+int64_t ink_residency_index(const ink_residency *r, int64_t part) { return ink_parts_gone(r->n_parts, r->n_stay, part); }
 
 bool ink_residency_note(ink_part *p, const void *data, size_t size) {
     if (p->n_ranges == p->capacity) {
@@ -113,10 +123,10 @@ static void *read_ahead(void *argument) {
 }
 
 ink_status ink_residency_start(ink_residency *r, ink_error *error) {
-    if (!r || r->n_stay >= r->n_parts) return INK_OK;
+    if (!r || r->shuttle || r->n_stay >= r->n_parts) return INK_OK;
     int64_t most = 0;
-    for (int64_t i = r->n_stay; i < r->n_parts; i++)
-        if (r->parts[i].buffer_bytes > most) most = r->parts[i].buffer_bytes;
+    for (int64_t i = 0; i < r->n_parts; i++)
+        if (!ink_residency_stays(r, i) && r->parts[i].buffer_bytes > most) most = r->parts[i].buffer_bytes;
     reader *ahead = ink_alloc(sizeof *ahead);
     if (!ahead || !ink_arena_create(&r->buffer, (size_t)most)) {
         ink_free(ahead);
@@ -134,9 +144,15 @@ ink_status ink_residency_start(ink_residency *r, ink_error *error) {
     return INK_OK;
 }
 
+void ink_residency_begin(const ink_residency *r) {
+    if (r && r->shuttle) ink_shuttle_begin(r->shuttle);
+}
+
 void ink_residency_prefetch(ink_residency *r, int64_t part) {
-    if (!r || !r->reader || part >= r->n_parts) return;
-    const ink_part *wanted = &r->parts[part < r->n_stay ? r->n_stay : part];
+    if (!r || !r->reader) return;
+    while (part < r->n_parts && ink_residency_stays(r, part)) part++;
+    if (part >= r->n_parts) return;
+    const ink_part *wanted = &r->parts[part];
     pthread_mutex_lock(&r->reader->lock);
     r->reader->part = wanted;
     pthread_cond_signal(&r->reader->asked);
@@ -145,6 +161,10 @@ void ink_residency_prefetch(ink_residency *r, int64_t part) {
 
 void ink_residency_release(ink_residency *r, int64_t part) {
     if (ink_residency_stays(r, part)) return;
+    if (r->shuttle) {
+        ink_shuttle_release(r->shuttle, ink_residency_index(r, part));
+        return;
+    }
     const ink_part *p = &r->parts[part];
     for (size_t i = 0; i < p->n_ranges; i++) {
         const ink_mapfile *file = ink_weights_file_of(r->weights, p->ranges[i].data);

@@ -73,6 +73,77 @@ static void test_budget(void **state) {
     assert_int_equal(plan.streamed_blocks, N_PARTS);
 }
 
+/* As many stay as shall, and of those that go no two neighbours are further apart than the average, rounded up. */
+static void test_spread(void **state) {
+    (void)state;
+    for (int64_t n = 1; n <= 61; n++)
+        for (int64_t n_stay = 0; n_stay <= n; n_stay++) {
+            int64_t n_found = 0, n_gone = 0, since = 0;
+            for (int64_t part = 0; part < n; part++) {
+                bool stays = ink_part_stays(n, n_stay, part);
+                assert_int_equal(ink_parts_gone(n, n_stay, part), n_gone);
+                since = stays ? since + 1 : 0;
+                n_found += stays;
+                n_gone += !stays;
+                if (n_stay < n) assert_true(since <= (n + n - n_stay - 1) / (n - n_stay));
+            }
+            assert_int_equal(n_found, n_stay);
+        }
+}
+
+/* ---- a device ---------------------------------------------------------------------------------------------------------- */
+
+enum { TEXT_ENDS = 5 << 20, VAE = 150 << 20, EXTRA = 7 << 20 };
+
+static ink_memory_plan apply_device(int64_t limit, int64_t available, ink_status expected, const char *words) {
+    ink_need needs[INK_N_NEEDS];
+    ink_error error = {0};
+    ink_memory_plan plan = {.scratch_bytes = SCRATCH, .available_bytes = available};
+    fill_needs(needs);
+    ink_need *denoise = &needs[INK_NEED_DENOISE], *text = &needs[INK_NEED_TEXT];
+    denoise->mapped_bytes = 0;
+    denoise->stored_bytes = ENDS;
+    for (int i = 0; i < N_PARTS; i++) denoise->parts[i] = (ink_part){.stored_bytes = MAPPED, .buffer_bytes = MAPPED};
+    *text = (ink_need){.stored_bytes = TEXT_ENDS, .n_parts = 3, .parts = ink_alloc_array(3, sizeof(ink_part))};
+    assert_non_null(text->parts);
+    for (int i = 0; i < 3; i++) text->parts[i] = denoise->parts[i];
+    needs[INK_NEED_VAE].stored_bytes = VAE;
+    assert_int_equal(ink_budget_apply_device(&plan, needs, limit, EXTRA, &error), expected);
+    if (words && test_missing_word(error.message, words)) fail_msg("%s", error.message);
+    assert_int_equal(denoise->n_stay, N_PARTS - plan.streamed_blocks);
+    assert_int_equal(text->n_stay, 3 - plan.streamed_text_layers);
+    assert_int_equal(plan.gpu_least_bytes, SCRATCH + EXTRA + ENDS + 2 * MAPPED);
+    assert_true(expected != INK_OK || plan.gpu_peak_bytes <= limit);
+    ink_needs_release(needs);
+    return plan;
+}
+
+static void test_device_budget(void **state) {
+    (void)state;
+    const int64_t around = SCRATCH + EXTRA, text = TEXT_ENDS + 3 * MAPPED, denoise = ENDS + N_PARTS * MAPPED;
+    ink_memory_plan plan = apply_device(around + text + denoise + VAE, 1, INK_OK, NULL);
+    assert_true(plan.gpu_keeps_weights);
+    assert_int_equal(plan.gpu_peak_bytes, around + text + denoise + VAE);
+    plan = apply_device(around + text + denoise + VAE - 1, 1, INK_OK, NULL);
+    assert_false(plan.gpu_keeps_weights);
+    assert_int_equal(plan.gpu_weight_bytes, denoise);
+    assert_int_equal(plan.streamed_blocks, 0);
+    assert_int_equal(plan.gpu_host_bytes, 0);
+    /* One byte less, and as many must go as two slots take, and one. */
+    plan = apply_device(around + denoise - 1, 8 * (int64_t)MAPPED, INK_OK, NULL);
+    assert_int_equal(plan.streamed_blocks, 3);
+    assert_int_equal(plan.streamed_text_layers, 0);
+    assert_int_equal(plan.streamed_bytes, 3 * MAPPED);
+    assert_int_equal(plan.gpu_host_bytes, 3 * MAPPED);
+    assert_int_equal(plan.gpu_weight_bytes, denoise - MAPPED);
+    plan = apply_device(plan.gpu_least_bytes, 0, INK_OK, NULL);
+    assert_int_equal(plan.streamed_blocks, N_PARTS);
+    assert_int_equal(plan.streamed_text_layers, 3);
+    assert_int_equal(plan.gpu_host_bytes, N_PARTS * MAPPED);
+    apply_device(plan.gpu_least_bytes, N_PARTS * MAPPED - 1, INK_ERROR_MEMORY, "host|available");
+    apply_device(plan.gpu_least_bytes - 1, 0, INK_ERROR_MEMORY, "247 MiB|at the least|smaller picture");
+}
+
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
 
 enum { BLOCKS = 2 };
@@ -161,9 +232,8 @@ static void test_no_residency(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budget),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_no_residency),
+        cmocka_unit_test(test_budget), cmocka_unit_test(test_spread),       cmocka_unit_test(test_device_budget),
+        cmocka_unit_test(test_parts),  cmocka_unit_test(test_no_residency),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /*
  * cuda_memory.cu - memory of the GPU: taken and released in the order of its stream, filled from the host's through pinned
- * staging, and work that is recorded and replayed as a graph.
+ * staging, slots that are filled beside the work, and work that is recorded and replayed as a graph.
  */
 #include "ops/cuda/cuda_state.h"
 
@@ -129,6 +129,9 @@ static void download(const ink_device *device, void *dst, const void *src, size_
 
 static void wait(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
+    /* After a failure or a cancellation work aside, and copies, may not have been waited for by the lane at work. */
+    ink_cuda_ok(c, cudaStreamSynchronize(c->copies), "the GPU");
+    ink_cuda_ok(c, cudaStreamSynchronize(c->other.stream), "the GPU");
     ink_cuda_ok(c, cudaStreamSynchronize(c->stream), "the GPU");
 }
 
@@ -183,6 +186,56 @@ static void join_aside(const ink_device *device) {
     if (!ink_cuda_failed(c)) wait_for_other(c);
 }
 
+/* ---- slots ------------------------------------------------------------------------------------------------------------- */
+
+bool ink_cuda_slots_open(ink_cuda *c) {
+    bool made = ink_cuda_ok(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), "stream");
+    for (ink_cuda_slot &slot : c->slots)
+        for (cudaEvent_t *event : {&slot.filled, &slot.left[0], &slot.left[1]})
+            made = made && ink_cuda_ok(c, cudaEventCreateWithFlags(event, cudaEventDisableTiming), "event");
+    return made;
+}
+
+void ink_cuda_slots_close(ink_cuda *c) {
+    if (c->copies) cudaStreamSynchronize(c->copies);
+    for (ink_cuda_slot &slot : c->slots)
+        for (cudaEvent_t event : {slot.filled, slot.left[0], slot.left[1]})
+            if (event) cudaEventDestroy(event);
+    if (c->copies) cudaStreamDestroy(c->copies);
+}
+
+static bool is_captured(cudaStream_t stream) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    return cudaStreamIsCapturing(stream, &status) == cudaSuccess && status == cudaStreamCaptureStatusActive;
+}
+
+static void leave(const ink_device *device, int slot) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    const cudaStream_t lanes[2] = {c->stream, c->other.stream};
+    ink_cuda_slot *s = &c->slots[slot];
+    for (int i = 0; i < 2; i++) {
+        /* A lane that has done nothing within this record has not used the slot, and a record waits for nothing outside. */
+        s->was_left[i] = !c->recording || is_captured(lanes[i]);
+        if (s->was_left[i]) ink_cuda_ok(c, cudaEventRecord(s->left[i], lanes[i]), "slot");
+    }
+}
+
+static void fetch(const ink_device *device, int slot, void *dst, const void *src, size_t bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    ink_cuda_slot *s = &c->slots[slot];
+    for (int i = 0; i < 2; i++)
+        if (s->was_left[i]) ink_cuda_ok(c, cudaStreamWaitEvent(c->copies, s->left[i], 0), "slot");
+    ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->copies), "copy to a slot");
+    ink_cuda_ok(c, cudaEventRecord(s->filled, c->copies), "slot");
+}
+
+static void await(const ink_device *device, int slot) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!ink_cuda_failed(c)) ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->slots[slot].filled, 0), "slot");
+}
+
 /* ---- recorded work ----------------------------------------------------------------------------------------------------- */
 
 static bool record_begin(const ink_device *device) {
@@ -196,6 +249,10 @@ static bool record_begin(const ink_device *device) {
 static void *record_end(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
     if (!c->recording) return nullptr;
+    /* Work that ended early has left streams that nobody waits for, which no record may have. */
+    if (is_captured(c->other.stream)) wait_for_other(c);
+    if (is_captured(c->copies) && ink_cuda_ok(c, cudaEventRecord(c->slots[0].filled, c->copies), "recording"))
+        ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->slots[0].filled, 0), "recording");
     c->recording = false;
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
@@ -218,4 +275,5 @@ static void record_release(const ink_device *device, void *record) {
 const ink_device_memory ink_cuda_memory = {
     alloc,   release,     alloc_shared, release_shared, upload,       download,   wait,   info,
     failure, begin_aside, end_aside,    join_aside,     record_begin, record_end, replay, record_release,
+    fetch,   await,       leave,
 };

@@ -33,6 +33,13 @@ struct ink_cuda_lane {
     cudaEvent_t reached; /* the end of what was queued when it was last recorded */
 };
 
+/* Memory that a stream of its own fills again and again. */
+struct ink_cuda_slot {
+    cudaEvent_t filled;
+    cudaEvent_t left[2]; /* by each lane ... */
+    bool was_left[2];    /* ... which only counts what belongs to the same record */
+};
+
 /* The lane at work is part of the state: ops know of one. */
 struct ink_cuda : ink_cuda_lane {
     int ordinal;
@@ -42,6 +49,8 @@ struct ink_cuda : ink_cuda_lane {
     ink_cuda_lane other; /* that is not at work */
     bool is_aside;
     bool recording;
+    cudaStream_t copies; /* into slots */
+    ink_cuda_slot slots[2];
     char failure[256]; /* "" */
     ink_cuda_linear *linear;
     ink_cuda_cudnn *cudnn;
@@ -76,6 +85,8 @@ static inline size_t ink_cuda_aligned(size_t bytes) { return (bytes + 255) / 256
 /* What is opened and closed with the state. */
 bool ink_cuda_staging_open(ink_cuda *c);
 void ink_cuda_staging_close(ink_cuda *c);
+bool ink_cuda_slots_open(ink_cuda *c);
+void ink_cuda_slots_close(ink_cuda *c);
 bool ink_cuda_linear_open(ink_cuda *c);
 void ink_cuda_linear_close(ink_cuda *c);
 bool ink_cuda_cudnn_open(ink_cuda *c);

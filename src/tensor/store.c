@@ -1,0 +1,40 @@
+/* store.c - taking blocks, and releasing them. */
+#include "tensor/store.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "inkstone.h"
+
+void **ink_list_grow(void **list, size_t n, size_t *capacity) {
+    if (n < *capacity) return list;
+    size_t larger = *capacity ? 2 * *capacity : 64;
+    void **copy = ink_alloc_array(larger, sizeof *copy);
+    if (!copy) return NULL;
+    if (n) memcpy(copy, list, n * sizeof *copy);
+    ink_free(list);
+    *capacity = larger;
+    return copy;
+}
+
+bool ink_blocks_make_room(ink_blocks *blocks) {
+    void **list = ink_list_grow(blocks->list, blocks->n, &blocks->capacity);
+    if (list) blocks->list = list;
+    return list != NULL;
+}
+
+void *ink_store_take(ink_store *store, size_t size) {
+    void *block = ink_blocks_make_room(&store->host) ? ink_alloc_unset(size) : NULL;
+    if (!block) return NULL;
+    store->host.list[store->host.n++] = block;
+    store->bytes += (int64_t)size;
+    return block;
+}
+
+void ink_store_release(ink_store *store) {
+    for (size_t i = 0; i < store->host.n; i++) ink_free(store->host.list[i]);
+    for (size_t i = 0; i < store->placed.n; i++) store->memory->release(store->device, store->placed.list[i]);
+    ink_free(store->host.list);
+    ink_free(store->placed.list);
+    *store = (ink_store){0};
+}
