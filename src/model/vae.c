@@ -70,7 +70,7 @@ static ink_linear_epilogue with_bias(const ink_vae_conv *conv) { return (ink_lin
 static void convolve(ink_ctx *c, const ink_vae_conv *conv, ink_tensor dst, ink_tensor x, const ink_tensor *residual, int64_t height,
                      int64_t width) {
     ink_conv_shape shape = {.height = height, .width = width, .kernel = conv->kernel, .stride = 1};
-    shape.pad_before = shape.pad_after = conv->kernel / 2;
+    shape.pad_above = shape.pad_below = shape.pad_left = shape.pad_right = conv->kernel / 2;
     ink_conv2d(c, dst, x, &conv->w, conv->bias, residual, shape);
 }
 
