@@ -54,12 +54,13 @@ typedef struct ink_attention_shape {
     bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
 } ink_attention_shape;
 
-/* A square convolution over pixels [height * width, channels], zero-padded. A part of a picture that goes on has no padding there. */
+/* A square convolution over pixels [height * width, channels], zero-padded. A part of a picture that goes on has no padding there.
+ */
 typedef struct ink_conv_shape {
     int64_t height, width; /* of the source */
     int64_t kernel, stride;
     int64_t pad_above, pad_below, pad_left, pad_right;
-    void *packed;                  /* as in ink_linear_epilogue, for kernel * kernel parts */
+    void *packed; /* as in ink_linear_epilogue, for kernel * kernel parts */
 } ink_conv_shape;
 
 static inline int64_t ink_conv_out_height(ink_conv_shape s) {
@@ -84,6 +85,7 @@ typedef struct ink_device {
     bool rounds_scratch;             /* ink_scratch_rounded gives bf16, where the caller may round */
     bool sides_together;             /* attention is fastest on rows that lie in one run */
     int64_t mlp_rows;                /* that an MLP is best given at a time; 0: all */
+    int64_t decode_pixels;           /* of a picture, that its decoder is best given at a time; 0: all */
     void (*close)(struct ink_device *); /* NULL: nothing is to be closed */
 } ink_device;
 

@@ -57,7 +57,8 @@ static void check_shape(checker *c, ink_conv_shape s, int64_t in, int64_t out, i
     static const char *const residuals[] = {"", ", residual", ", residual is dst"};
     begin_case(c, "%lld x %lld, channels %lld to %lld, kernel %lld, stride %lld, padding %lld %lld %lld %lld, w %s, %s%s",
                (long long)s.height, (long long)s.width, (long long)in, (long long)out, (long long)s.kernel, (long long)s.stride,
-               (long long)s.pad_above, (long long)s.pad_below, (long long)s.pad_left, (long long)s.pad_right, ink_dtype_name(dtype), fill_name(kind), residuals[added]);
+               (long long)s.pad_above, (long long)s.pad_below, (long long)s.pad_left, (long long)s.pad_right, ink_dtype_name(dtype),
+               fill_name(kind), residuals[added]);
     int64_t pixels = ink_conv_out_height(s) * ink_conv_out_width(s);
     bool exact = kind == INTEGERS || kind == ZEROS;
     fill others = exact ? kind : NORMAL;
@@ -97,7 +98,8 @@ void check_conv2d(checker *c) {
             check_both(c, s, 1 + random_below(c, 20), 1 + random_below(c, 20));
         }
     }
-    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, 0, 0, NULL}, down = {8, 6, 3, 2, 0, 1, 0, 1, NULL};
+    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, 0, 0, NULL},
+                         down = {8, 6, 3, 2, 0, 1, 0, 1, NULL};
     for (int64_t n = 1; n <= 40; n++) {
         check_both(c, same, n, 3);
         check_both(c, same, 3, n);

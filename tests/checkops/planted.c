@@ -355,7 +355,14 @@ PLANT_ATTENTION(attention_late_gap, GAP_ONE_LATE)
 
 /* ---- pixels -------------------------------------------------------------------------------------------------------------- */
 
-typedef enum conv_bug { PADDING_SWAPPED, PADDING_TRANSPOSED, KERNEL_TRANSPOSED, ROWS_WRAP, CHANNEL_MISSED, RESIDUAL_IGNORED } conv_bug;
+typedef enum conv_bug {
+    PADDING_SWAPPED,
+    PADDING_TRANSPOSED,
+    KERNEL_TRANSPOSED,
+    ROWS_WRAP,
+    CHANNEL_MISSED,
+    RESIDUAL_IGNORED
+} conv_bug;
 
 static void conv_with(conv_bug bug, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
                       ink_conv_shape s) {
