@@ -42,8 +42,8 @@ static const struct tier {
 
 enum {
     N_TIERS = sizeof tiers / sizeof *tiers,
-    CACHED_MLP_ROWS = 1056, /* of an MLP, whose hidden numbers, the most there are, a last-level cache may hold */
-    DECODE_PIXELS = 1 << 16,
+    CACHED_MLP_ROWS = 1056,  /* of an MLP, whose hidden numbers, the most there are, a last-level cache may hold */
+    DECODE_PIXELS = 1 << 16, /* of a picture: less saves no memory beside what its attention takes, and more is no faster */
 };
 
 #ifdef INK_HAVE_AMX

@@ -14,7 +14,7 @@
 #include "model/vae.h"
 
 typedef struct bench {
-    ink_threads *threads;
+    ink_threads *one, *three;
     ink_synthetic *synthetic;
     ink_store store;
     ink_config config;
@@ -22,11 +22,11 @@ typedef struct bench {
     ink_error error;
 } bench;
 
-static void set_up(bench *b, const char *architecture, ink_bind_mode mode, int64_t n_threads) {
+static void set_up(bench *b, const char *architecture, ink_bind_mode mode) {
     int64_t whole_blocks;
-    *b = (bench){.threads = ink_threads_create(n_threads), .decoder = test_malloc(sizeof *b->decoder)};
+    *b = (bench){.one = ink_threads_create(1), .three = ink_threads_create(3), .decoder = test_malloc(sizeof *b->decoder)};
     assert_int_equal(ink_architecture_find(&b->config, &whole_blocks, architecture, &b->error), INK_OK);
-    b->synthetic = ink_synthetic_create(b->threads);
+    b->synthetic = ink_synthetic_create(b->one);
     assert_non_null(b->synthetic);
     ink_binder binder = {
         .synthetic = b->synthetic, .mode = mode, .precision = INK_PRECISION_BF16, .store = &b->store, .error = &b->error};
@@ -38,7 +38,8 @@ static void tear_down(bench *b) {
     ink_store_release(&b->store);
     ink_synthetic_destroy(&b->synthetic);
     ink_config_close(&b->config);
-    ink_threads_destroy(b->threads);
+    ink_threads_destroy(b->three);
+    ink_threads_destroy(b->one);
     test_free(b->decoder);
 }
 
@@ -56,22 +57,22 @@ static void run(bench *b, ink_ctx *c, decoding *d, int64_t height, int64_t width
     const ink_vae_config *config = &b->config.vae;
     ink_tensor latents = ink_scratch(c, height * width, config->z_dim);
     ink_tensor pixels = ink_scratch(c, height * width * config->scale * config->scale, 3);
-    for (int64_t i = 0; c->arena->memory && i < latents.rows * latents.cols; i++)
-        latents.data[i] = (float)(i * 2654435761 % 1021 - 510) / 256;
+    bool real = c->arena->memory && c->status == INK_OK;
+    for (int64_t i = 0; real && i < latents.rows * latents.cols; i++) latents.data[i] = (float)(i * 2654435761 % 1021 - 510) / 256;
     ink_vae_decode(c, b->decoder, pixels, latents, height, width);
-    assert_int_equal(c->status, INK_OK);
-    if (!c->arena->memory) return;
+    if (!real || c->status != INK_OK) return;
     d->bytes = (size_t)(pixels.rows * pixels.cols) * sizeof(float);
     d->pixels = test_malloc(d->bytes);
     memcpy(d->pixels, pixels.data, d->bytes);
 }
 
-/* Scratch for a dry run alone, or for one in earnest as well. */
+/* Scratch, as a dry run tells. */
 static size_t count(bench *b, const ink_device *device, int64_t height, int64_t width) {
     ink_arena arena;
     ink_arena_create_dry(&arena);
     ink_ctx c = {.device = device, .arena = &arena, .error = &b->error};
     run(b, &c, NULL, height, width);
+    assert_int_equal(c.status, INK_OK);
     return arena.peak;
 }
 
@@ -83,24 +84,28 @@ static decoding decode(bench *b, const ink_device *device, int64_t height, int64
     ink_ctx c = {
         .device = device, .arena = &arena, .may_round = true, .error = &b->error, .worked = count_op, .worked_user = &d.n_ops};
     run(b, &c, &d, height, width);
+    assert_int_equal(c.status, INK_OK);
     d.reached = arena.peak;
     ink_arena_destroy(&arena);
     return d;
 }
 
-/* Heights from one row to many times what the convolutions fall behind, and bands of 1, 2, 3 and 5 rows of latents. */
-static void check_tier(const char *tier, int64_t n_threads) {
-    static const int64_t sizes[][2] = {{1, 1}, {1, 5}, {2, 3}, {7, 2}, {8, 1}, {9, 3}, {13, 4}, {22, 3}, {31, 2}};
+/* Heights from one row to many times what the convolutions fall behind; whole with one thread, and with three in bands of 1, 2, 3
+   and 5 rows of latents. */
+static void check_tier(const char *tier) {
+    static const int64_t sizes[][2] = {{1, 1}, {2, 3}, {7, 2}, {8, 1}, {9, 3}, {13, 2}, {31, 1}};
     static const int64_t bands[] = {1, 2, 3, 5};
     bench b;
-    set_up(&b, "tiny", INK_BIND_LOAD, n_threads);
+    set_up(&b, "tiny", INK_BIND_LOAD);
     ink_device device;
     const char *why;
-    assert_true(ink_device_open(&device, tier, b.threads, &why));
+    assert_true(ink_device_open(&device, tier, b.one, &why));
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int64_t height = sizes[i][0], width = sizes[i][1], scale = b.config.vae.scale;
+        device.threads = b.one;
         device.decode_pixels = 0;
         decoding whole = decode(&b, &device, height, width);
+        device.threads = b.three;
         for (size_t j = 0; j < sizeof bands / sizeof *bands; j++) {
             device.decode_pixels = bands[j] * width * scale * scale;
             decoding banded = decode(&b, &device, height, width);
@@ -120,20 +125,41 @@ static void check_tier(const char *tier, int64_t n_threads) {
 
 static void test_bands_make_the_same_picture(void **state) {
     (void)state;
-    for (int i = 0; ink_device_tier(i); i++) {
-        check_tier(ink_device_tier(i), 1);
-        check_tier(ink_device_tier(i), 3);
+    for (int i = 0; ink_device_tier(i); i++) check_tier(ink_device_tier(i));
+}
+
+/* Whatever is missing, a status tells so. */
+static void test_too_little_scratch(void **state) {
+    (void)state;
+    enum { HEIGHT = 13, WIDTH = 2, N_STEPS = 60 };
+    bench b;
+    set_up(&b, "tiny", INK_BIND_LOAD);
+    ink_device device;
+    const char *why;
+    assert_true(ink_device_open(&device, "auto", b.one, &why));
+    device.decode_pixels = 1;
+    size_t planned = count(&b, &device, HEIGHT, WIDTH);
+    for (size_t i = 0; i < N_STEPS; i++) {
+        ink_arena arena;
+        assert_true(ink_arena_create(&arena, planned * i / N_STEPS));
+        ink_ctx c = {.device = &device, .arena = &arena, .error = &b.error};
+        decoding d;
+        run(&b, &c, &d, HEIGHT, WIDTH);
+        assert_int_equal(c.status, INK_ERROR_MEMORY);
+        ink_arena_destroy(&arena);
     }
+    ink_device_close(&device);
+    tear_down(&b);
 }
 
 /* At the published size: of a picture eight times as high only what is at the size of the latents takes more. */
 static void test_scratch_grows_with_the_width(void **state) {
     (void)state;
     bench b;
-    set_up(&b, "qwen-image", INK_BIND_CHECK, 1);
+    set_up(&b, "qwen-image", INK_BIND_CHECK);
     ink_device device;
     const char *why;
-    assert_true(ink_device_open(&device, "ref", b.threads, &why));
+    assert_true(ink_device_open(&device, "ref", b.one, &why));
     const int64_t pixel_bytes = 3 * (int64_t)sizeof(float), latent_bytes = 5 * 384 * (int64_t)sizeof(float);
     for (int64_t height = 1024, width = 512; height <= 8192; height *= 2) {
         int64_t n = height * width, scratch = (int64_t)count(&b, &device, height / 8, width / 8);
@@ -148,6 +174,7 @@ static void test_scratch_grows_with_the_width(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bands_make_the_same_picture),
+        cmocka_unit_test(test_too_little_scratch),
         cmocka_unit_test(test_scratch_grows_with_the_width),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
