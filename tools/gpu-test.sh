@@ -170,6 +170,11 @@ text-encoder mlx8/text_encoder $bf16_least
 vae mlx8/vae $bf16_least
 END
 
+# ---- bands -------------------------------------------------------------------------------------------------------------------
+
+# More pixels than a device decodes at a time.
+step_alike "decoding in bands, f32" $f32_least -m tests/golden/tiny --precision f32 -- -W 1600 -H 1344 -s 1 -g 1
+
 # ---- the demo model ----------------------------------------------------------------------------------------------------------
 
 request=(-m models/demo -p "a red circle above the word INK on a white background" -S 7)

@@ -54,16 +54,21 @@ typedef struct ink_attention_shape {
     bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
 } ink_attention_shape;
 
-/* A square convolution over pixels [height * width, channels], zero-padded. */
+/* A square convolution over pixels [height * width, channels], zero-padded. A part of a picture that goes on has no padding there.
+ */
 typedef struct ink_conv_shape {
     int64_t height, width; /* of the source */
     int64_t kernel, stride;
-    int64_t pad_before, pad_after; /* above and left; below and right */
-    void *packed;                  /* as in ink_linear_epilogue, for kernel * kernel parts */
+    int64_t pad_above, pad_below, pad_left, pad_right;
+    void *packed; /* as in ink_linear_epilogue, for kernel * kernel parts */
 } ink_conv_shape;
 
-static inline int64_t ink_conv_out(int64_t size, ink_conv_shape s) {
-    return (size + s.pad_before + s.pad_after - s.kernel) / s.stride + 1;
+static inline int64_t ink_conv_out_height(ink_conv_shape s) {
+    return (s.height + s.pad_above + s.pad_below - s.kernel) / s.stride + 1;
+}
+
+static inline int64_t ink_conv_out_width(ink_conv_shape s) {
+    return (s.width + s.pad_left + s.pad_right - s.kernel) / s.stride + 1;
 }
 
 /* Of what this file declares: a module built from another one is refused. */
@@ -80,6 +85,7 @@ typedef struct ink_device {
     bool rounds_scratch;             /* ink_scratch_rounded gives bf16, where the caller may round */
     bool sides_together;             /* attention is fastest on rows that lie in one run */
     int64_t mlp_rows;                /* that an MLP is best given at a time; 0: all */
+    int64_t decode_pixels;           /* of a picture, that its decoder is best given at a time; 0: all */
     void (*close)(struct ink_device *); /* NULL: nothing is to be closed */
 } ink_device;
 

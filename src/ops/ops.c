@@ -292,12 +292,12 @@ void ink_silu_mul(ink_ctx *c, ink_tensor dst, ink_tensor a, ink_tensor b) {
 void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
                 ink_conv_shape shape) {
     require(c,
-            shape.stride > 0 && shape.kernel > 0 && shape.height + shape.pad_before + shape.pad_after >= shape.kernel &&
-                shape.width + shape.pad_before + shape.pad_after >= shape.kernel,
+            shape.stride > 0 && shape.kernel > 0 && shape.height + shape.pad_above + shape.pad_below >= shape.kernel &&
+                shape.width + shape.pad_left + shape.pad_right >= shape.kernel,
             "conv2d: %" PRId64 " x %" PRId64 " pixels are too few", shape.height, shape.width);
     if (c->status != INK_OK) return;
     REQUIRE_SHAPE(c, "conv2d", x, shape.height * shape.width, x.cols);
-    REQUIRE_SHAPE(c, "conv2d", dst, ink_conv_out(shape.height, shape) * ink_conv_out(shape.width, shape), w->rows);
+    REQUIRE_SHAPE(c, "conv2d", dst, ink_conv_out_height(shape) * ink_conv_out_width(shape), w->rows);
     REQUIRE_SHAPE(c, "conv2d", bias, 1, w->rows);
     if (residual) REQUIRE_SHAPE(c, "conv2d residual", *residual, dst.rows, dst.cols);
     require(c, w->cols == shape.kernel * shape.kernel * x.cols, "conv2d: weight has %" PRId64 " columns, expected %" PRId64,

@@ -40,8 +40,11 @@ static const struct tier {
 #endif
 };
 
-/* Rows of an MLP whose hidden numbers, the most there are, a last-level cache may hold. */
-enum { N_TIERS = sizeof tiers / sizeof *tiers, CACHED_MLP_ROWS = 1056 };
+enum {
+    N_TIERS = sizeof tiers / sizeof *tiers,
+    CACHED_MLP_ROWS = 1056,  /* of an MLP, whose hidden numbers, the most there are, a last-level cache may hold */
+    DECODE_PIXELS = 1 << 16, /* of a picture: less saves no memory beside what its attention takes, and more is no faster */
+};
 
 #ifdef INK_HAVE_AMX
 /* Linux saves the tile registers of those processes alone that have asked for them (arch_prctl, ARCH_REQ_XCOMP_PERM). */
@@ -135,7 +138,8 @@ bool ink_device_open(ink_device *device, const char *name, ink_threads *threads,
                                    .kernels = tiers[i].kernels,
                                    .threads = threads,
                                    .rounds_rows = tiers[i].rounds_rows,
-                                   .mlp_rows = CACHED_MLP_ROWS};
+                                   .mlp_rows = CACHED_MLP_ROWS,
+                                   .decode_pixels = DECODE_PIXELS};
             return true;
         }
         *why = "this processor lacks its instructions";

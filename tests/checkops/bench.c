@@ -281,7 +281,7 @@ static void bench_conv2d(session *b) {
     for (int i = 0; i < 6; i++)
         for (int t = 0; t < 2; t++) {
             int64_t side = shapes[i][0], in = shapes[i][1], out = shapes[i][2];
-            subject s = {.call = conv2d, .n_rows = side * side, .conv = {side, side, 3, 1, 1, 1, NULL}};
+            subject s = {.call = conv2d, .n_rows = side * side, .conv = {side, side, 3, 1, 1, 1, 1, 1, NULL}};
             snprintf(s.name, sizeof s.name, "conv2d %s %lld x %lld, %lld to %lld, kernel 3", t ? "bf16" : "f32", (long long)side,
                      (long long)side, (long long)in, (long long)out);
             if (!wanted(b, "conv2d", s.name)) continue;

@@ -25,13 +25,13 @@ static const double *conv_bound(checker *c, const conv_case *a) {
     bool rounds = rounds_rows(c, a->w.dtype);
     operand_rounding rounding = !rounds ? KEPT : c->device.memory && !(c->narrow & NARROW_X) ? TO_TWO_BF16 : TO_BF16;
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
-    int64_t width = ink_conv_out(s->width, *s);
+    int64_t width = ink_conv_out_width(*s);
     for (int64_t pixel = 0; pixel < a->dst.rows; pixel++) {
         for (int64_t o = 0; o < a->dst.cols; o++) {
             double sum = a->bias.data[o], magnitude = 0, operands = 0;
             for (int64_t tap = 0; tap < s->kernel * s->kernel; tap++) {
-                int64_t y = pixel / width * s->stride + tap / s->kernel - s->pad_before;
-                int64_t x = pixel % width * s->stride + tap % s->kernel - s->pad_before;
+                int64_t y = pixel / width * s->stride + tap / s->kernel - s->pad_above;
+                int64_t x = pixel % width * s->stride + tap % s->kernel - s->pad_left;
                 if (y < 0 || y >= s->height || x < 0 || x >= s->width) continue;
                 for (int64_t i = 0; i < a->x.cols; i++) {
                     double left = ink_row(a->x, y * s->width + x)[i], right = weight_at(&a->w, o, tap * a->x.cols + i);
@@ -55,10 +55,11 @@ typedef enum residual { NO_RESIDUAL, RESIDUAL, RESIDUAL_IS_DST, N_RESIDUALS } re
 
 static void check_shape(checker *c, ink_conv_shape s, int64_t in, int64_t out, ink_dtype dtype, fill kind, residual added) {
     static const char *const residuals[] = {"", ", residual", ", residual is dst"};
-    begin_case(c, "%lld x %lld, channels %lld to %lld, kernel %lld, stride %lld, padding %lld and %lld, w %s, %s%s",
+    begin_case(c, "%lld x %lld, channels %lld to %lld, kernel %lld, stride %lld, padding %lld %lld %lld %lld, w %s, %s%s",
                (long long)s.height, (long long)s.width, (long long)in, (long long)out, (long long)s.kernel, (long long)s.stride,
-               (long long)s.pad_before, (long long)s.pad_after, ink_dtype_name(dtype), fill_name(kind), residuals[added]);
-    int64_t pixels = ink_conv_out(s.height, s) * ink_conv_out(s.width, s);
+               (long long)s.pad_above, (long long)s.pad_below, (long long)s.pad_left, (long long)s.pad_right, ink_dtype_name(dtype),
+               fill_name(kind), residuals[added]);
+    int64_t pixels = ink_conv_out_height(s) * ink_conv_out_width(s);
     bool exact = kind == INTEGERS || kind == ZEROS;
     fill others = exact ? kind : NORMAL;
     conv_case a = {.x = take_for(c, NARROW_X, s.height * s.width, in, kind, 1),
@@ -84,18 +85,21 @@ static void check_both(checker *c, ink_conv_shape s, int64_t in, int64_t out) {
 }
 
 void check_conv2d(checker *c) {
-    /* kernel, stride, padding before and after: what the VAE has, and its neighbours */
-    static const int64_t kinds[][4] = {{1, 1, 0, 0}, {3, 1, 1, 1}, {3, 2, 0, 1}, {3, 2, 1, 0}, {3, 1, 0, 2},
-                                       {3, 2, 1, 1}, {2, 2, 0, 0}, {5, 1, 2, 2}, {1, 2, 0, 0}, {3, 1, 2, 0}};
+    /* kernel, stride, padding above, below, left and right: what the VAE has, whole and in bands, and its neighbours */
+    static const int64_t kinds[][6] = {{1, 1, 0, 0, 0, 0}, {3, 1, 1, 1, 1, 1}, {3, 1, 1, 0, 1, 1}, {3, 1, 0, 1, 1, 1},
+                                       {3, 1, 0, 0, 1, 1}, {3, 2, 0, 1, 0, 1}, {3, 2, 1, 0, 1, 0}, {3, 1, 0, 2, 0, 2},
+                                       {3, 2, 1, 1, 1, 1}, {2, 2, 0, 0, 0, 0}, {5, 1, 2, 2, 2, 2}, {1, 2, 0, 0, 0, 0},
+                                       {3, 1, 2, 0, 2, 0}, {3, 2, 1, 2, 0, 1}};
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         for (int64_t n = 1; n <= 9; n++) {
-            ink_conv_shape s = {n, 10 - n, kinds[k][0], kinds[k][1], kinds[k][2], kinds[k][3], NULL};
-            int64_t shorter = s.height < s.width ? s.height : s.width;
-            if (shorter + s.pad_before + s.pad_after < s.kernel) continue;
+            const int64_t *kind = kinds[k];
+            ink_conv_shape s = {n, 10 - n, kind[0], kind[1], kind[2], kind[3], kind[4], kind[5], NULL};
+            if (s.height + s.pad_above + s.pad_below < s.kernel || s.width + s.pad_left + s.pad_right < s.kernel) continue;
             check_both(c, s, 1 + random_below(c, 20), 1 + random_below(c, 20));
         }
     }
-    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, NULL}, down = {8, 6, 3, 2, 0, 1, NULL};
+    const ink_conv_shape same = {7, 5, 3, 1, 1, 1, 1, 1, NULL}, point = {7, 5, 1, 1, 0, 0, 0, 0, NULL},
+                         down = {8, 6, 3, 2, 0, 1, 0, 1, NULL};
     for (int64_t n = 1; n <= 40; n++) {
         check_both(c, same, n, 3);
         check_both(c, same, 3, n);
@@ -108,12 +112,12 @@ void check_conv2d(checker *c) {
         check_both(c, down, channels[i][0], channels[i][1]);
     }
     /* More output pixels than a block of rows. */
-    check_both(c, (ink_conv_shape){17, 23, 3, 1, 1, 1, NULL}, 16, 70);
-    check_both(c, (ink_conv_shape){1, 200, 3, 1, 1, 1, NULL}, 5, 7);
+    check_both(c, (ink_conv_shape){17, 23, 3, 1, 1, 1, 1, 1, NULL}, 16, 70);
+    check_both(c, (ink_conv_shape){1, 200, 3, 1, 1, 1, 1, 1, NULL}, 5, 7);
     if (c->real_shapes) {
-        check_both(c, (ink_conv_shape){32, 32, 3, 1, 1, 1, NULL}, 96, 96);
-        check_both(c, (ink_conv_shape){128, 96, 3, 1, 1, 1, NULL}, 96, 3);
-        check_both(c, (ink_conv_shape){16, 16, 3, 1, 1, 1, NULL}, 192, 96);
+        check_both(c, (ink_conv_shape){32, 32, 3, 1, 1, 1, 1, 1, NULL}, 96, 96);
+        check_both(c, (ink_conv_shape){128, 96, 3, 1, 1, 1, 1, 1, NULL}, 96, 3);
+        check_both(c, (ink_conv_shape){16, 16, 3, 1, 1, 1, 1, 1, NULL}, 192, 96);
     }
     for (int kind = 0; kind < N_FILLS; kind++)
         for (int added = 0; added < N_RESIDUALS; added++) check_shape(c, same, 12, 10, INK_F32, (fill)kind, (residual)added);

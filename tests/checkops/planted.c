@@ -355,18 +355,27 @@ PLANT_ATTENTION(attention_late_gap, GAP_ONE_LATE)
 
 /* ---- pixels -------------------------------------------------------------------------------------------------------------- */
 
-typedef enum conv_bug { PADDING_SWAPPED, KERNEL_TRANSPOSED, ROWS_WRAP, CHANNEL_MISSED, RESIDUAL_IGNORED } conv_bug;
+typedef enum conv_bug {
+    PADDING_SWAPPED,
+    PADDING_TRANSPOSED,
+    KERNEL_TRANSPOSED,
+    ROWS_WRAP,
+    CHANNEL_MISSED,
+    RESIDUAL_IGNORED
+} conv_bug;
 
 static void conv_with(conv_bug bug, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias, const ink_tensor *residual,
                       ink_conv_shape s) {
-    int64_t width = ink_conv_out(s.width, s), pad = bug == PADDING_SWAPPED ? s.pad_after : s.pad_before;
+    int64_t width = ink_conv_out_width(s);
+    int64_t pad_above = bug == PADDING_SWAPPED ? s.pad_below : bug == PADDING_TRANSPOSED ? s.pad_left : s.pad_above;
+    int64_t pad_left = bug == PADDING_SWAPPED ? s.pad_right : bug == PADDING_TRANSPOSED ? s.pad_above : s.pad_left;
     int64_t n_in = bug == CHANNEL_MISSED && x.cols > 16 ? x.cols - x.cols % 16 : x.cols;
     for (int64_t pixel = 0; pixel < dst.rows; pixel++)
         for (int64_t o = 0; o < dst.cols; o++) {
             float sum = bias.data[o];
             for (int64_t ky = 0; ky < s.kernel; ky++)
                 for (int64_t kx = 0; kx < s.kernel; kx++) {
-                    int64_t sy = pixel / width * s.stride + ky - pad, sx = pixel % width * s.stride + kx - pad;
+                    int64_t sy = pixel / width * s.stride + ky - pad_above, sx = pixel % width * s.stride + kx - pad_left;
                     int64_t at = sy * s.width + sx, tap = bug == KERNEL_TRANSPOSED ? kx * s.kernel + ky : ky * s.kernel + kx;
                     bool inside = sy >= 0 && sy < s.height && sx >= 0 && sx < s.width;
                     if (bug == ROWS_WRAP) inside = at >= 0 && at < s.height * s.width;
@@ -385,6 +394,7 @@ static void conv_with(conv_bug bug, ink_tensor dst, ink_tensor x, const ink_weig
         conv_with(bug, dst, x, w, bias, residual, s);                                                         \
     }
 PLANT_CONV(conv_padding, PADDING_SWAPPED)
+PLANT_CONV(conv_padding_of_rows, PADDING_TRANSPOSED)
 PLANT_CONV(conv_transposed, KERNEL_TRANSPOSED)
 PLANT_CONV(conv_wraps, ROWS_WRAP)
 PLANT_CONV(conv_channel, CHANNEL_MISSED)
@@ -525,6 +535,7 @@ static const struct planted {
     {"attention", "keys in one run that come in two", {.attention = attention_key_gap}},
     {"attention", "the second run of values begins one row late", {.attention = attention_late_gap}},
     {"conv2d", "paddings swapped", {.conv2d = conv_padding}},
+    {"conv2d", "padding of rows for that of columns", {.conv2d = conv_padding_of_rows}},
     {"conv2d", "kernel transposed", {.conv2d = conv_transposed}},
     {"conv2d", "the border wraps to the next row of pixels", {.conv2d = conv_wraps}},
     {"conv2d", "channels beyond a multiple of 16 are dropped", {.conv2d = conv_channel}},

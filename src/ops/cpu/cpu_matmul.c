@@ -65,8 +65,8 @@ static const float *left_row(const product *p, int64_t m, int64_t tap) {
     if (tap >= p->n_taps) return ink_row(*p->low, m);
     if (!p->conv) return ink_row(p->x, m);
     const ink_conv_shape *s = p->conv;
-    int64_t y = m / p->out_width * s->stride + tap / s->kernel - s->pad_before;
-    int64_t x = m % p->out_width * s->stride + tap % s->kernel - s->pad_before;
+    int64_t y = m / p->out_width * s->stride + tap / s->kernel - s->pad_above;
+    int64_t x = m % p->out_width * s->stride + tap % s->kernel - s->pad_left;
     if (y < 0 || y >= s->height || x < 0 || x >= s->width) return NULL;
     return ink_row(p->x, y * s->width + x);
 }
@@ -261,7 +261,7 @@ void ink_cpu_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
                     const ink_tensor *residual, ink_conv_shape shape) {
     product p = {.dst = dst, .x = x, .w = w, .bias = bias.data, .add = residual, .conv = &shape, .may_round = true};
     p.packed = shape.packed;
-    p.out_width = ink_conv_out(shape.width, shape);
+    p.out_width = ink_conv_out_width(shape);
     p.n_taps = shape.kernel * shape.kernel;
     run(d, &p);
 }

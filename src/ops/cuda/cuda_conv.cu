@@ -16,7 +16,7 @@ static __global__ void gather_kernel(V *panel, const V *x, int64_t stride, int64
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < total; i += (int64_t)gridDim.x * blockDim.x) {
         const int64_t row = i / per_row, rest = i - row * per_row, tap = rest / channels, channel = rest - tap * channels;
         const int64_t pixel = first + row, oy = pixel / out_width, ox = pixel - oy * out_width;
-        const int64_t y = oy * s.stride - s.pad_before + tap / s.kernel, x_pos = ox * s.stride - s.pad_before + tap % s.kernel;
+        const int64_t y = oy * s.stride - s.pad_above + tap / s.kernel, x_pos = ox * s.stride - s.pad_left + tap % s.kernel;
         const bool inside = y >= 0 && y < s.height && x_pos >= 0 && x_pos < s.width;
         panel[i] = inside ? x[(y * s.width + x_pos) * stride + channel] : V{};
     }
@@ -61,7 +61,7 @@ void ink_cuda_op_conv2d(const ink_device *device, ink_tensor dst, ink_tensor x, 
     e.may_round = x.type == INK_BF16;
     for (int64_t first = 0; first < dst.rows && !ink_cuda_failed(c); first += most) {
         const int64_t n = std::min(most, dst.rows - first);
-        gather(c, panel, x, first, n, ink_conv_out(shape.width, shape), shape);
+        gather(c, panel, x, first, n, ink_conv_out_width(shape), shape);
         const ink_tensor rows = {(float *)panel, n, depth, depth, x.type};
         ink_cuda_op_linear(device, ink_rows(dst, first, n), rows, w, e);
     }

@@ -11,6 +11,9 @@ extern "C" {
 #include "ops/cuda/cuda_module.h"
 }
 
+/* Pictures of 1328 x 1328 and the like whole, so that their bits do not depend on bands; 2048 x 2048 in 2.4 GiB of scratch, not 4.5. */
+constexpr int64_t DECODE_PIXELS = (int64_t)1 << 21;
+
 /* ---- failures -------------------------------------------------------------------------------------------------------- */
 
 void ink_cuda_fail(ink_cuda *c, const char *format, ...) {
@@ -166,6 +169,7 @@ extern "C" __attribute__((visibility("default"))) const char *ink_cuda_module_op
     device->memory = &ink_cuda_memory;
     device->rounds_scratch = true;
     device->sides_together = true;
+    device->decode_pixels = DECODE_PIXELS;
     device->close = close_device;
     return nullptr;
 }

@@ -4,10 +4,10 @@
 void ink_ref_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_tensor bias,
                     const ink_tensor *residual, ink_conv_shape s) {
     (void)d;
-    int64_t out_width = ink_conv_out(s.width, s);
+    int64_t out_width = ink_conv_out_width(s);
     for (int64_t pixel = 0; pixel < dst.rows; pixel++) {
-        int64_t top = pixel / out_width * s.stride - s.pad_before;
-        int64_t left = pixel % out_width * s.stride - s.pad_before;
+        int64_t top = pixel / out_width * s.stride - s.pad_above;
+        int64_t left = pixel % out_width * s.stride - s.pad_left;
         for (int64_t o = 0; o < dst.cols; o++) {
             double v = bias.data[o];
             for (int64_t ky = 0; ky < s.kernel; ky++) {
