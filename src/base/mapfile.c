@@ -59,6 +59,17 @@ void ink_mapfile_close(ink_mapfile *file) {
     *file = (ink_mapfile){0};
 }
 
+size_t ink_mapfile_read(const ink_mapfile *file, void *dst, const void *data, size_t size) {
+    size_t at = 0;
+    off_t first = (off_t)((uintptr_t)data - (uintptr_t)file->data);
+    while (at < size) {
+        ssize_t n = pread(file->descriptor, (unsigned char *)dst + at, size - at, first + (off_t)at);
+        if (n == 0 || (n < 0 && errno != EINTR)) break;
+        if (n > 0) at += (size_t)n;
+    }
+    return at;
+}
+
 void ink_mapfile_drop(const void *data, size_t size) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t start = ((uintptr_t)data + page - 1) / page * page;

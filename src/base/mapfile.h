@@ -20,6 +20,9 @@ typedef struct ink_mapfile {
 ink_status ink_mapfile_open(ink_mapfile *file, const char *path, ink_error *error);
 void ink_mapfile_close(ink_mapfile *file);
 
+/* Copies bytes of the mapping without touching its pages, as far as the system reads them; how many that were. */
+size_t ink_mapfile_read(const ink_mapfile *file, void *dst, const void *data, size_t size);
+
 /* Tells the system that these bytes are not needed soon; they can still be read. The range is clipped to whole pages inside it. */
 void ink_mapfile_drop(const void *data, size_t size);
 

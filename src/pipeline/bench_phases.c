@@ -244,6 +244,7 @@ static ink_status begin_phase(work *w, ink_bench_run *run, const kind *k, bool d
     w->binder = (ink_binder){.synthetic = run->model->synthetic,
                              .mode = dry ? INK_BIND_CHECK : INK_BIND_LOAD,
                              .precision = run->model->precision,
+                             .threads = run->session->threads,
                              .store = &w->store,
                              .memory = run->session->device.memory,
                              .device = &run->session->device,

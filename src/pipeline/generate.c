@@ -130,6 +130,7 @@ static ink_binder binder_of(run *r, ink_component component, ink_store *store) {
                         .precision = r->model->precision,
                         .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
                         .merge = r->request.merge_loras != 0,
+                        .threads = is_dry(r) ? NULL : r->session->threads,
                         .store = store,
                         .memory = is_remote(r) ? r->device->memory : NULL,
                         .device = r->device,

@@ -301,10 +301,32 @@ static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored,
     return stored->dtype;
 }
 
+typedef struct conversion {
+    ink_weight *dst;
+    const ink_weight *stored;
+    ink_threads *threads;
+} conversion;
+
+static void convert_row(void *context, int64_t row, int64_t worker) {
+    const conversion *c = context;
+    float *x = ink_threads_workspace(c->threads, worker);
+    ink_weight_decode(x, c->stored, row, 0, c->dst->cols);
+    ink_quantize_encode_row(c->dst, row, x);
+}
+
+/* By all threads, where there are some and their workspace holds a row. */
+static bool convert_together(const ink_binder *binder, ink_weight *dst, const ink_weight *stored) {
+    conversion c = {dst, stored, binder->threads};
+    if (!c.threads || dst->cols > INK_WORKSPACE_BYTES / (int64_t)sizeof(float)) return false;
+    ink_threads_run(c.threads, dst->rows, convert_row, &c);
+    return true;
+}
+
 /* dst, whose type, rows and cols are set, in memory of the store; with what adapters change in it, if they are merged. */
 static void convert(ink_binder *binder, ink_weight *dst, const ink_weight *stored, const char *name, bool merge) {
     take_described(binder, dst, name);
     if (binder->mode != INK_BIND_LOAD || binder->status != INK_OK) return;
+    if (!merge && convert_together(binder, dst, stored)) return;
     ink_change *change = NULL;
     if (merge) binder->status = ink_change_open(&change, binder->adapters, name, dst->rows, dst->cols, binder->error);
     float *x = ink_alloc_array((size_t)dst->cols, sizeof *x);

@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "base/threads.h"
 #include "tensor/adapters.h"
 #include "tensor/device_memory.h"
 #include "tensor/residency.h"
@@ -43,6 +44,7 @@ typedef struct ink_binder {
     ink_precision precision;         /* INK_PRECISION_AUTO: every matrix as it is stored */
     ink_adapters *adapters;          /* NULL, or what is to be added to matrices */
     bool merge;                      /* add it to the weights themselves, which must be of 16 bits or more, not beside them */
+    ink_threads *threads;            /* that read and convert; NULL: the caller alone */
     ink_store *store;                /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
     const ink_device_memory *memory; /* NULL, or where all weights go: the store's then, too. GGUF's types become BF16 there */
     const struct ink_device *device; /* ... of which device */

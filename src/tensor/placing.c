@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "inkstone.h"
 #include "tensor/shuttle.h"
+#include "tensor/upload.h"
 
 enum { GRANULE = 256 };
 
@@ -64,10 +65,11 @@ static void place_bytes(ink_binder *binder, const void **data, int64_t size, int
                                   ink_binder_origin(binder), name, (long long)size, (double)binder->stored_bytes / 1073741824.0);
         return;
     }
+    const ink_upload upload = {binder->weights, binder->threads, binder->memory, binder->device};
     if (binder->cargo)
-        ink_cargo_fill(binder->cargo, place, *data, (size_t)size);
+        ink_upload_copy(&upload, ink_cargo_host(binder->cargo, place), *data, (size_t)size);
     else
-        binder->memory->upload(binder->device, place, *data, (size_t)size);
+        ink_upload_bytes(&upload, place, *data, (size_t)size);
     const char *failure = binder->memory->failure(binder->device);
     if (failure)
         binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", ink_binder_origin(binder), name, failure);

@@ -1,8 +1,6 @@
 /* shuttle.c - page-locked cargo, two slots, and who waits for whom. */
 #include "tensor/shuttle.h"
 
-#include <string.h>
-
 #include "base/memory.h"
 #include "inkstone.h"
 
@@ -62,9 +60,7 @@ unsigned char *ink_cargo_take(ink_cargo *cargo, size_t bytes) {
     return place;
 }
 
-void ink_cargo_fill(const ink_cargo *cargo, const unsigned char *place, const void *src, size_t bytes) {
-    memcpy(cargo->host + (place - cargo->device), src, bytes);
-}
+unsigned char *ink_cargo_host(const ink_cargo *cargo, const unsigned char *place) { return cargo->host + (place - cargo->device); }
 
 /* ---- a pass -------------------------------------------------------------------------------------------------------- */
 

@@ -39,8 +39,8 @@ ink_cargo *ink_shuttle_load(ink_shuttle *shuttle, int64_t index, ink_error *erro
 
 /* Room for so many bytes: where they will be on the device. NULL when that is more than was counted. */
 unsigned char *ink_cargo_take(ink_cargo *cargo, size_t bytes);
-/* ... and the bytes themselves. */
-void ink_cargo_fill(const ink_cargo *cargo, const unsigned char *place, const void *src, size_t bytes);
+/* ... and where the bytes themselves are to be put. */
+unsigned char *ink_cargo_host(const ink_cargo *cargo, const unsigned char *place);
 
 /*
  * One pass over all parts, in order: begin; acquire each before its use, and release it when all that uses it is queued. What an

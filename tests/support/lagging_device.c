@@ -426,6 +426,15 @@ static void move(const ink_device *d, void *dst, const void *src, size_t bytes) 
     memcpy(dst, src, bytes);
 }
 
+/* Small, so that much of it is sent in pieces. */
+static void *staging(const ink_device *d, size_t *bytes) {
+    static unsigned char buffers[3][1000];
+    static int next;
+    (void)d;
+    *bytes = sizeof buffers[0];
+    return buffers[next++ % 3];
+}
+
 static void tell(const ink_device *d, int64_t *free_bytes, int64_t *total_bytes) {
     (void)d;
     *free_bytes = s.total - s.counts.bytes;
@@ -507,7 +516,7 @@ static void close_device(ink_device *device) {
 
 ink_device lagging_device(int64_t total_bytes) {
     static const ink_device_memory memory = {
-        take_device, give_device, take_shared,  give_shared, move,   move,           wait_for_all, tell,  failure, begin_aside,
+        take_device, give_device, take_shared,  give_shared, move,   move, staging, move,          wait_for_all, tell,  failure, begin_aside,
         end_aside,   join_aside,  record_begin, record_end,  replay, record_release, fetch,        await, leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,

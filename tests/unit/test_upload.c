@@ -1,0 +1,82 @@
+/* test_upload.c - bytes of files and of the host's memory, in pieces, by several threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mapfile.h"
+#include "support/files.h"
+#include "support/lagging_device.h"
+#include "tensor/upload.h"
+
+enum { MOST = 5 << 20 };
+
+static unsigned char *noise(size_t n) {
+    unsigned char *bytes = malloc(n);
+    assert_non_null(bytes);
+    uint32_t state = 1;
+    for (size_t i = 0; i < n; i++) bytes[i] = (unsigned char)((state = state * 1664525u + 1013904223u) >> 24);
+    return bytes;
+}
+
+/* Any size, to memory of the host and to a device, with one thread and with several. */
+static void test_memory(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 999, 1000, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3000000, MOST};
+    unsigned char *src = noise(MOST + 1), *dst = malloc(MOST + 1);
+    assert_non_null(dst);
+    ink_device device = lagging_device(64 << 20);
+    for (int64_t n_threads = 0; n_threads <= 3; n_threads += 3) {
+        ink_threads *threads = n_threads ? ink_threads_create(n_threads) : NULL;
+        const ink_upload upload = {NULL, threads, device.memory, &device};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            memset(dst, 0x55, MOST + 1);
+            ink_upload_copy(&upload, dst, src + 1, sizes[i]);
+            assert_memory_equal(dst, src + 1, sizes[i]);
+            assert_int_equal(dst[sizes[i]], 0x55);
+
+            unsigned char *there = device.memory->alloc(&device, sizes[i]);
+            assert_non_null(there);
+            ink_upload_bytes(&upload, there, src, sizes[i]);
+            device.memory->download(&device, dst, there, sizes[i]);
+            assert_memory_equal(dst, src, sizes[i]);
+            device.memory->release(&device, there);
+        }
+        ink_threads_destroy(threads);
+    }
+    device.close(&device);
+    free(src);
+    free(dst);
+}
+
+/* A mapping is read from its file; what the file has lost is not said to have been read. */
+static void test_mapping(void **state) {
+    (void)state;
+    unsigned char *src = noise(MOST), *dst = malloc(MOST);
+    assert_non_null(dst);
+    char folder[TEST_PATH], path[TEST_PATH];
+    test_folder_create(folder);
+    test_write(folder, "bytes", src, MOST);
+    test_path(path, folder, "bytes");
+    ink_error error;
+    ink_mapfile file;
+    assert_int_equal(ink_mapfile_open(&file, path, &error), INK_OK);
+    assert_int_equal(ink_mapfile_read(&file, dst, file.data + 12345, MOST - 12345), MOST - 12345);
+    assert_memory_equal(dst, src + 12345, MOST - 12345);
+    assert_int_equal(ink_mapfile_read(&file, dst, file.data + MOST - 10, 10), 10);
+    test_write(folder, "bytes", src, 1000);
+    assert_int_equal(ink_mapfile_read(&file, dst, file.data + 500, 1000), 500);
+    ink_mapfile_close(&file);
+    test_folder_remove(folder);
+    free(src);
+    free(dst);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_mapping)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
