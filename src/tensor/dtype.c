@@ -14,7 +14,7 @@ static const struct {
     [INK_Q2_K] = {"Q2_K", 0, 256, 84},      [INK_Q3_K] = {"Q3_K", 0, 256, 110}, [INK_Q4_K] = {"Q4_K", 0, 256, 144},
     [INK_Q5_K] = {"Q5_K", 0, 256, 176},     [INK_Q6_K] = {"Q6_K", 0, 256, 210}, [INK_IQ4_NL] = {"IQ4_NL", 0, 32, 18},
     [INK_IQ4_XS] = {"IQ4_XS", 0, 256, 136}, [INK_AFFINE_4] = {"Q4", 0, 2, 1},   [INK_AFFINE_8] = {"Q8", 0, 1, 1},
-    [INK_OTHER_DTYPE] = {"other", 0, 1, 0},
+    [INK_I8] = {"I8", 0, 1, 1},             [INK_OTHER_DTYPE] = {"other", 0, 1, 0},
 };
 
 const char *ink_dtype_name(ink_dtype dtype) { return types[dtype].name; }
