@@ -22,22 +22,21 @@ double ink_ref_gelu_tanh(double x) {
     return 0.5 * x * (1 + tanh(sqrt_2_over_pi * (x + 0.044715 * x * x * x)));
 }
 
-/* Row i of x, in 8 bits, times row j of w. */
-static float integer_product(ink_tensor x, const ink_weight *w, int64_t i, int64_t j) {
-    const float *row = ink_row(x, i);
+/* A row of x, rounded to 8 bits as scale and inverse say, times row j of w. */
+static float integer_product(const float *row, float scale, float inverse, const ink_weight *w, int64_t j) {
     const int8_t *codes = (const int8_t *)w->data + j * w->cols;
-    float inverse, scale = ink_i8_scale(ink_i8_largest_bits(row, x.cols), &inverse);
     int32_t sum = 0;
-    for (int64_t k = 0; k < x.cols; k++) sum += ink_i8_code(row[k], inverse) * codes[k];
+    for (int64_t k = 0; k < w->cols; k++) sum += ink_i8_code(row[k], inverse) * codes[k];
     return (float)sum * ink_weight_row_scale(w, j) * scale;
 }
 
 void ink_ref_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e) {
     (void)d;
+    const bool integers = ink_weight_takes_integers(w, e.may_round);
     for (int64_t i = 0; i < dst.rows; i++) {
+        float inverse = 0, scale = integers ? ink_i8_scale(ink_i8_largest_bits(ink_row(x, i), x.cols), &inverse) : 0;
         for (int64_t j = 0; j < dst.cols; j++) {
-            bool integers = ink_weight_takes_integers(w, e.may_round);
-            double v = integers ? integer_product(x, w, i, j) : 0;
+            double v = integers ? integer_product(ink_row(x, i), scale, inverse, w, j) : 0;
             for (int64_t k = 0; k < x.cols && !integers; k++) v += ink_row(x, i)[k] * ink_ref_weight_at(w, j, k);
             for (int64_t r = 0; e.low && r < e.low->cols; r++) v += ink_row(*e.low, i)[r] * ink_ref_weight_at(w->up, j, r);
             if (e.bias) v += e.bias->data[j];
