@@ -25,7 +25,7 @@ test_json() {
     expect "says nothing else" is "$(cat "$err")" ""
     run plan -m "$demo" -W 256 -H 256 --json
     expect "one line of JSON" is_json
-    expect "all precisions" is "$(grep -o '"precision":' "$out" | wc -l)" 5
+    expect "all precisions" is "$(grep -o '"precision":' "$out" | wc -l)" 6
     run plan -m new --json
     expect "a mixed model is best as it is" prints '"best":"auto"'
 }

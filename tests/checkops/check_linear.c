@@ -203,15 +203,17 @@ static void check_packed(checker *c, ink_dtype dtype) {
 
 /* Rows that stretch the range of the integers; those with a number that is none become NaN as a whole. */
 static void check_nasty_rows(checker *c) {
-    enum { ROWS = 9, IN = 300, OUT = 21 };
+    enum { ROWS = 10, IN = 300, OUT = 21 };
     begin_case(c, "rows of zeros, outliers, numbers too small and none, in integers");
     linear_case a = {.dst = take_blank(c, ROWS, OUT), .x = take(c, ROWS, IN, NORMAL, 1)};
     a.w = take_packed_weight(c, INK_I8, OUT, IN);
     a.e.may_round = true;
-    static const float sizes[ROWS] = {0, 0x1.fp-101f, 0x1.1p-100f, 0x1p-130f, 1, 1, 1, 1, 0x1p126f};
+    static const float sizes[ROWS] = {0, 0x1.fp-101f, 0x1.1p-100f, 0x1p-130f, 1, 1, 1, 1, 0x1p126f, 1};
     for (int64_t i = 0; i < ROWS; i++)
         for (int64_t j = 0; j < IN; j++) ink_row(a.x, i)[j] *= sizes[i] / 8;
+    for (int64_t j = 0; j < IN; j++) ink_row(a.x, 9)[j] = (float)(random_below(c, 509) - 254); /* half of them are ties */
     int64_t at = random_below(c, IN);
+    ink_row(a.x, 9)[at] = 254;
     ink_row(a.x, 1)[at] = sizes[1], ink_row(a.x, 2)[at] = -sizes[2];
     ink_row(a.x, 4)[at] = NAN, ink_row(a.x, 5)[at] = -INFINITY, ink_row(a.x, 6)[at] = FLT_MAX, ink_row(a.x, 7)[at] = -1e6f;
     result r = {a.dst, NULL};
