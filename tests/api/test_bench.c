@@ -50,7 +50,7 @@ static void check_time(ink_bench_time t, int64_t runs) {
 static void test_phases(void **state) {
     (void)state;
     static const ink_precision precisions[] = {INK_PRECISION_F32, INK_PRECISION_BF16, INK_PRECISION_Q4, INK_PRECISION_FP8,
-                                              INK_PRECISION_INT8};
+                                               INK_PRECISION_INT8};
     notes n;
     ink_bench_options o = options_of(&n);
     o.n_sizes = 2;

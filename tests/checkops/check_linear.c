@@ -179,8 +179,7 @@ static void check_branch(checker *c, shape s, ink_dtype dtype, fill kind, int ep
     }
     exact = exact && activation == INK_ACT_NONE && !(rounding && kind == SUBNORMALS) && !stores_between(c, &a.e);
     /* The integers are the same everywhere, and so is a number to which one thing is done. */
-    if (is_packed(dtype))
-        exact = takes_integers(c, &a) && activation == INK_ACT_NONE && rank == 0 && !(epilogue & (epilogue - 1));
+    if (is_packed(dtype)) exact = takes_integers(c, &a) && activation == INK_ACT_NONE && rank == 0 && !(epilogue & (epilogue - 1));
     result r = {a.dst, exact ? NULL : linear_bound(c, &a)};
     check_call(c, call, &a, &r, 1);
 }
@@ -278,8 +277,8 @@ static void check_integers(checker *c) {
     }
     for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue += (int)step)
         check_shape(c, (shape){13, 67, 37}, INK_I8, (fill)(epilogue % N_FILLS), (epilogue * 5 + 1) % N_EPILOGUES);
-    static const shape shapes[] = {{191, 64, 33}, {193, 40, 65},   {97, 257, 19}, {2, 12289, 24}, {1, 18944, 9},
-                                   {33, 3072, 20}, {49, 1031, 17}, {1, 1, 1},      {1, 2048, 130}, {14, 6150, 33}};
+    static const shape shapes[] = {{191, 64, 33},  {193, 40, 65},  {97, 257, 19}, {2, 12289, 24}, {1, 18944, 9},
+                                   {33, 3072, 20}, {49, 1031, 17}, {1, 1, 1},     {1, 2048, 130}, {14, 6150, 33}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i += (size_t)step) {
         check_shape(c, shapes[i], INK_I8, NORMAL, 1);
         check_branch(c, shapes[i], INK_I8, MASSIVE, (int)random_below(c, N_EPILOGUES), 17);

@@ -9,10 +9,12 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/rng.h"
 #include "inkstone.h"
+#include "ops/ops.h"
 #include "support/files.h"
 #include "tensor/binder.h"
 #include "tensor/quantize.h"
@@ -108,7 +110,8 @@ static void test_forms(void **state) {
             ink_weight w;
             ink_error error = {0};
             float decoded[6];
-            if (bind(&w, decoded, precisions[j], cases[i].header, cases[i].n_bytes, &error) != INK_OK) fail_msg("%s", error.message);
+            if (bind(&w, decoded, precisions[j], cases[i].header, cases[i].n_bytes, &error) != INK_OK)
+                fail_msg("%s", error.message);
             const float second = cases[i].second, expected[6] = {63.5f, -64, 0, second, -second, 100 * second};
             assert_memory_equal(decoded, expected, sizeof decoded);
             assert_int_equal(w.dtype, precisions[j] == INK_PRECISION_F32 ? INK_F32 : INK_I8);
@@ -137,9 +140,64 @@ static void test_what_is_refused(void **state) {
     }
 }
 
+/* ---- what it costs ------------------------------------------------------------------------------------------------------ */
+
+/* Relative L2 of x w^T in integers, or with weights alone in such: docs/numerics.md shows these figures. */
+static double error_of_product(int64_t n_large, float times, bool may_round) {
+    enum { ROWS = 64, IN = 3072, OUT = 256 };
+    float *w = malloc(OUT * IN * sizeof *w), *scales = malloc(OUT * sizeof *scales);
+    int8_t *codes = malloc(OUT * IN);
+    ink_tensor x = ink_view(malloc(ROWS * IN * sizeof(float)), ROWS, IN),
+               exact = ink_view(malloc(ROWS * OUT * sizeof(float)), ROWS, OUT),
+               found = ink_view(malloc(ROWS * OUT * sizeof(float)), ROWS, OUT);
+    ink_linear_epilogue e = {.may_round = may_round, .packed = aligned_alloc(64, (size_t)ink_packed_bytes(ROWS, 1, IN))};
+    assert_true(w && scales && codes && x.data && exact.data && found.data && e.packed);
+    ink_randn_torch_cpu_f32(w, (int64_t)OUT * IN, 1);
+    ink_randn_torch_cpu_f32(x.data, (int64_t)ROWS * IN, 2);
+    for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t j = 0; j < n_large; j++) ink_row(x, i)[5 + 307 * j] *= times;
+    ink_weight f32 = {.dtype = INK_F32, .data = w, .rows = OUT, .cols = IN}, i8;
+    ink_quantize_describe(&i8, INK_I8, OUT, IN);
+    i8.data = codes;
+    i8.scales = scales;
+    for (int64_t i = 0; i < OUT; i++) ink_quantize_encode_row(&i8, i, w + i * IN);
+    ink_threads *threads = ink_threads_create(2);
+    ink_device device;
+    const char *why;
+    assert_true(ink_device_open(&device, "c", threads, &why));
+    device.ops->linear(&device, exact, x, &f32, e);
+    device.ops->linear(&device, found, x, &i8, e);
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < ROWS * OUT; i++) {
+        difference += ((double)found.data[i] - exact.data[i]) * ((double)found.data[i] - exact.data[i]);
+        norm += (double)exact.data[i] * exact.data[i];
+    }
+    ink_threads_destroy(threads);
+    free(w), free(scales), free(codes), free(x.data), free(exact.data), free(found.data), free(e.packed);
+    return sqrt(difference / norm);
+}
+
+static void test_error_of_products(void **state) {
+    (void)state;
+    static const struct {
+        int64_t n_large;
+        float times;
+        double of_weights, of_both;
+    } cases[] = {{0, 1, 8.7e-3, 1.2e-2}, {1, 10, 8.7e-3, 2.5e-2}, {1, 100, 8.8e-3, 1.1e-1}, {10, 30, 8.8e-3, 7.2e-2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int both = 0; both < 2; both++) {
+            double expected = both ? cases[i].of_both : cases[i].of_weights;
+            double found = error_of_product(cases[i].n_large, cases[i].times, both != 0);
+            if (fabs(found - expected) > 0.15 * expected) fail_msg("case %zu, %d: %.3g, not %.3g", i, both, found, expected);
+        }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_row), cmocka_unit_test(test_ties),
-                                       cmocka_unit_test(test_rows_without_range), cmocka_unit_test(test_forms),
-                                       cmocka_unit_test(test_what_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_row),
+                                       cmocka_unit_test(test_ties),
+                                       cmocka_unit_test(test_rows_without_range),
+                                       cmocka_unit_test(test_forms),
+                                       cmocka_unit_test(test_what_is_refused),
+                                       cmocka_unit_test(test_error_of_products)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

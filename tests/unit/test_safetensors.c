@@ -166,7 +166,7 @@ static void test_types(void **state) {
         ink_dtype dtype;
     } types[] = {{"F64", 8, INK_OTHER_DTYPE},  {"F32", 4, INK_F32},         {"F16", 2, INK_F16},
                  {"BF16", 2, INK_BF16},        {"I64", 8, INK_OTHER_DTYPE}, {"I32", 4, INK_OTHER_DTYPE},
-                 {"I16", 2, INK_OTHER_DTYPE},  {"I8", 1, INK_I8},  {"U64", 8, INK_OTHER_DTYPE},
+                 {"I16", 2, INK_OTHER_DTYPE},  {"I8", 1, INK_I8},           {"U64", 8, INK_OTHER_DTYPE},
                  {"U32", 4, INK_OTHER_DTYPE},  {"U16", 2, INK_OTHER_DTYPE}, {"U8", 1, INK_OTHER_DTYPE},
                  {"BOOL", 1, INK_OTHER_DTYPE}, {"F8_E4M3", 1, INK_F8_E4M3}, {"F8_E5M2", 1, INK_OTHER_DTYPE}};
     (void)state;

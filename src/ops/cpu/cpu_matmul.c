@@ -61,7 +61,7 @@ typedef struct product {
     unsigned char *packed;
     int64_t panel_bytes;
     row_scale *row_scales; /* of integers: behind the panels, one for each row */
-    int64_t row0, n_rows; /* of the block */
+    int64_t row0, n_rows;  /* of the block */
     int64_t n_groups, n_splits;
 } product;
 
