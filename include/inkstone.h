@@ -83,7 +83,12 @@ typedef enum ink_precision {
     INK_PRECISION_BF16,     /* weights in 16 bits; sums, residual stream, norms, softmax and latents in f32 */
     INK_PRECISION_FP8,      /* matrices in 8-bit floats (e4m3) with a scale for each row, but for the network's ends */
     INK_PRECISION_Q8,       /* matrices in 8-bit integers in groups of 64 with scale and bias, but for the network's ends */
-    INK_PRECISION_Q4        /* the same in 4 bits */
+    INK_PRECISION_Q4,       /* the same in 4 bits */
+    /*
+     * Matrices in 8-bit integers with a scale for each row, but for the network's ends; the transformer's steps multiply them
+     * by rows that are rounded to 8-bit integers too.
+     */
+    INK_PRECISION_INT8
 } ink_precision;
 
 typedef struct ink_model_options {
@@ -107,7 +112,8 @@ typedef struct ink_model_options {
 INK_API ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error);
 INK_API void ink_model_close(ink_model **model);
 
-/* "f32", "bf16", "fp8", "q8", "q4", or "as stored" where the files mix forms: what INK_PRECISION_AUTO became. Static storage. */
+/* "f32", "bf16", "fp8", "q8", "q4", "int8", or "as stored" where the files mix forms: what INK_PRECISION_AUTO became. Static
+   storage. */
 INK_API const char *ink_model_precision(const ink_model *model);
 
 /*
@@ -372,7 +378,7 @@ typedef enum ink_calibration {
 } ink_calibration;
 
 typedef struct ink_quantize_options {
-    ink_precision precision; /* BF16, FP8, Q8 or Q4 */
+    ink_precision precision; /* BF16, FP8, Q8, Q4 or INT8 */
     const char *const *keep; /* [n_keep], may be NULL: patterns of tensor names (of fnmatch) that keep 16 bits */
     size_t n_keep;
     const ink_model_options *source; /* may be NULL; its precision has no effect */

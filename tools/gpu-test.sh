@@ -238,7 +238,7 @@ fi
 # ---- what runs touch ---------------------------------------------------------------------------------------------------------
 
 tiny=(bench --synthetic tiny "${on[@]}" --size 48x32 --repeat 1 --precision bf16)
-for precision in f32 bf16 fp8 q8 q4; do
+for precision in f32 bf16 fp8 q8 q4 int8; do
     step "bench --synthetic tiny, $precision" "$cli" "${tiny[@]:0:$((${#tiny[@]} - 1))}" $precision
 done
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null || true)

@@ -124,7 +124,7 @@ const cli_command cli_command_table[] = {
      .run = cli_plan},
     {.name = "quantize",
      .summary = "write a model in fewer bits",
-     .usage = "inkstone quantize [-m DIR] -o NEW_DIR --precision q8|q4|fp8 [options]",
+     .usage = "inkstone quantize [-m DIR] -o NEW_DIR --precision q8|q4|fp8|int8 [options]",
      .explanation = "Writes the model to a new folder with its matrices in fewer bits, which loads at\n"
                     "once and takes less memory; --precision alone would convert at every start. The\n"
                     "pictures are the same, bit for bit. The ends of the network, where errors weigh\n"

@@ -56,7 +56,7 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_NOISE_DTYPE] = {0, "noise-dtype", "TYPE", "f32, bf16 or auto: type of the noise to start from"},
     [CLI_PRECISION] = {0, "precision", "TYPE",
                        "type of the weights: f32, bf16, or smaller and coarser\n"
-                       "fp8, q8, q4 (default: auto, as the model stores them)"},
+                       "fp8, q8, q4, int8 (default: auto, as stored)"},
     [CLI_RAM_BUDGET] = {0, "ram-budget", "SIZE",
                         "memory to keep within, such as 8G or 500M: what does\n"
                         "not fit is read from the files again at each step"},
@@ -93,8 +93,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
                   "size of the picture, such as 1024x768; may be given\n"
                   "more than once (default: 512x512 and 1024x1024)"},
     [CLI_PRECISIONS] = {0, "precision", "TYPE[,TYPE]",
-                        "f32, bf16, fp8, q8, q4: one, or several that are timed\n"
-                        "in turn (default: bf16)"},
+                        "f32, bf16, fp8, q8, q4, int8: one, or several that are\n"
+                        "timed in turn (default: bf16)"},
     [CLI_BATCH] = {0, "batch", "COUNT", "passes in a step: 2, as with guidance, or 1 (default: 2)"},
     [CLI_TEXT_TOKENS] = {0, "text-tokens", "COUNT", "length of each prompt (default: 34)"},
     [CLI_REPEAT] = {0, "repeat", "COUNT", "runs of each phase (default: 3)"},
@@ -291,7 +291,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
     case CLI_REPEAT: return store_count(id, value, 10000, &options->repeat, error);
     case CLI_PRECISIONS:
         if (for_words(options, value, store_precision_word)) return INK_OK;
-        return refuse_value(id, *value ? value : "\"\"", "f32, bf16, fp8, q8 or q4, or several with commas between", error);
+        return refuse_value(id, *value ? value : "\"\"", "f32, bf16, fp8, q8, q4 or int8, or several with commas between", error);
     case CLI_PHASES:
         if (for_words(options, value, store_phase_word)) return INK_OK;
         return refuse_value(id, *value ? value : "\"\"", "text, modulation, denoise or decode, or several with commas between",
@@ -307,7 +307,7 @@ static ink_status store_value(cli_options *options, cli_option_id id, const char
         return refuse_value(id, value, "f32, bf16 or auto", error);
     case CLI_PRECISION:
         if (app_precision_parse(value, &options->precision)) return INK_OK;
-        return refuse_value(id, value, "f32, bf16, fp8, q8, q4 or auto", error);
+        return refuse_value(id, value, "f32, bf16, fp8, q8, q4, int8 or auto", error);
     case CLI_MODEL:
     case CLI_DIFFUSION_MODEL:
     case CLI_TEXT_ENCODER:

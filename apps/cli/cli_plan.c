@@ -9,8 +9,8 @@
 #include "common/text_format.h"
 
 /* From the most exact to the smallest; see docs/numerics.md. AUTO: of a model that holds small numbers already. */
-static const ink_precision precisions[] = {INK_PRECISION_AUTO, INK_PRECISION_F32, INK_PRECISION_BF16,
-                                           INK_PRECISION_Q8,   INK_PRECISION_FP8, INK_PRECISION_Q4};
+static const ink_precision precisions[] = {INK_PRECISION_AUTO, INK_PRECISION_F32,  INK_PRECISION_BF16, INK_PRECISION_Q8,
+                                           INK_PRECISION_FP8,  INK_PRECISION_INT8, INK_PRECISION_Q4};
 enum { N_PRECISIONS = sizeof precisions / sizeof *precisions };
 
 typedef enum fit { FITS_WELL, FITS_REREADING, FITS_NOT, FIT_UNKNOWN } fit;

@@ -106,8 +106,9 @@ static ink_status check(const cli_options *options, ink_error *error) {
     if (!options->given[CLI_FOLDER])
         return app_fail(error, INK_ERROR_ARGUMENT, "where to? Name a new folder with -o, such as -o qwen-image-q4");
     if (!options->given[CLI_PRECISION])
-        return app_fail(error, INK_ERROR_ARGUMENT,
-                        "in which precision? --precision q8, q4, fp8 or bf16; inkstone plan says which ones fit this machine");
+        return app_fail(
+            error, INK_ERROR_ARGUMENT,
+            "in which precision? --precision q8, q4, fp8, int8 or bf16; inkstone plan says which ones fit this machine");
     return INK_OK;
 }
 

@@ -18,8 +18,8 @@ static const uint64_t largest_exact = (UINT64_C(1) << 53) - 1;
 
 static const char *const noise_names[] = {[INK_NOISE_AUTO] = "auto", [INK_NOISE_F32] = "f32", [INK_NOISE_BF16] = "bf16"};
 static const char *const precision_names[] = {
-    [INK_PRECISION_AUTO] = "auto", [INK_PRECISION_F32] = "f32", [INK_PRECISION_BF16] = "bf16",
-    [INK_PRECISION_FP8] = "fp8",   [INK_PRECISION_Q8] = "q8",   [INK_PRECISION_Q4] = "q4"};
+    [INK_PRECISION_AUTO] = "auto", [INK_PRECISION_F32] = "f32", [INK_PRECISION_BF16] = "bf16", [INK_PRECISION_FP8] = "fp8",
+    [INK_PRECISION_Q8] = "q8",     [INK_PRECISION_Q4] = "q4",   [INK_PRECISION_INT8] = "int8"};
 
 enum { N_PRECISIONS = sizeof precision_names / sizeof *precision_names };
 

@@ -24,7 +24,8 @@ typedef struct ink_linear_epilogue {
     const ink_tensor *gate;    /* [1, out] or NULL: per column, after the activation */
     bool add_to_dst;           /* dst += v rather than dst = v */
     const ink_tensor *low;     /* set by the wrapper, for a weight with a branch: [n, rank], x down^T; or x itself without down */
-    bool may_round;            /* set by the wrapper: x and low to bf16, where that is faster; else to two such numbers each */
+    bool may_round;            /* set by the wrapper: x and low to bf16, where that is faster, and x to 8 bits for weights in I8
+                                  (ink_weight_takes_integers); else to two numbers of bf16 each */
     void *packed;              /* set by the wrapper: ink_packed_bytes of memory that the implementation may use, aligned to 64 */
 } ink_linear_epilogue;
 
@@ -72,7 +73,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 2 };
+enum { INK_DEVICE_INTERFACE = 3 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {

@@ -30,6 +30,7 @@ static const struct tier {
 #ifdef INK_HAVE_AVX2
     {"avx2", &ink_ops_cpu, &ink_cpu_kernels_avx2, false},
     {"avx512", &ink_ops_cpu, &ink_cpu_kernels_avx512, false},
+    {"avx512_vnni", &ink_ops_cpu, &ink_cpu_kernels_avx512_vnni, false},
 #endif
 #ifdef INK_HAVE_AMX
     {"amx", &ink_ops_cpu, &ink_cpu_kernels_amx, true},
@@ -52,10 +53,10 @@ static bool may_use_tiles(void) {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    bool tiles = d >> 24 & 1, bf16_tiles = d >> 22 & 1;
+    bool tiles = d >> 24 & 1, bf16_tiles = d >> 22 & 1, int8_tiles = d >> 25 & 1;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
     bool bf16_vectors = a >> 5 & 1;
-    return tiles && bf16_tiles && bf16_vectors && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    return tiles && bf16_tiles && int8_tiles && bf16_vectors && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #endif
 
@@ -66,12 +67,14 @@ static bool machine_runs(const char *name) {
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (strcmp(name, "avx2") == 0) return avx2;
     if (strcmp(name, "avx512") == 0) return avx512;
+    if (strcmp(name, "avx512_vnni") == 0) return avx512 && __builtin_cpu_supports("avx512vnni");
 #endif
 #ifdef INK_HAVE_AMX
     if (strcmp(name, "amx") == 0) return avx512 && may_use_tiles();
 #endif
 #ifdef INK_HAVE_NEON
-    if (strcmp(name, "neon_bf16") == 0) return (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
+    const unsigned long wanted = HWCAP2_BF16 | HWCAP2_I8MM; /* of one generation */
+    if (strcmp(name, "neon_bf16") == 0) return (getauxval(AT_HWCAP2) & wanted) == wanted;
 #endif
     (void)name;
     return true;

@@ -46,7 +46,7 @@ static ink_status check(const ink_bench_options *o, const ink_model *model, ink_
     ink_status status = check_range("text tokens", o->text_tokens, MOST_TOKENS, error);
     if (status == INK_OK) status = check_range("runs of each phase", o->repeat, INK_BENCH_MOST_RUNS, error);
     for (size_t i = 0; status == INK_OK && i < o->n_precisions; i++)
-        if (o->precisions[i] < INK_PRECISION_AUTO || o->precisions[i] > INK_PRECISION_Q4)
+        if (o->precisions[i] < INK_PRECISION_AUTO || o->precisions[i] > INK_PRECISION_INT8)
             status = ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)o->precisions[i]);
     for (size_t i = 0; status == INK_OK && i < o->n_sizes; i++) {
         ink_request request;
@@ -73,7 +73,9 @@ static ink_bandwidth measure_bandwidth(const ink_device *device, bool tiny) {
 
 static double measure_peak(const ink_bench_run *run, bool tiny) {
     if (run->session->device.memory) return 0; /* its floor is measured with each case */
-    ink_dtype weights = run->model->precision == INK_PRECISION_F32 ? INK_F32 : INK_BF16;
+    ink_dtype weights = run->model->precision == INK_PRECISION_F32    ? INK_F32
+                        : run->model->precision == INK_PRECISION_INT8 ? INK_I8
+                                                                      : INK_BF16;
     return ink_cpu_peak_flops(&run->session->device, weights, tiny ? 0.002 : 0.5);
 }
 

@@ -31,7 +31,7 @@ static ink_status open_weights(ink_model *model, ink_error *error) {
 
 static ink_status open_parts(ink_model *model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_precision precision = options ? options->precision : INK_PRECISION_AUTO;
-    if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_Q4)
+    if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_INT8)
         return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
     ink_status status = ink_sources_find(&model->sources, dir, options, error);
     if (status == INK_OK) status = open_weights(model, error);
@@ -98,7 +98,7 @@ void ink_model_bind_all(ink_binder *binder, const ink_config *config, ink_compon
 }
 
 const char *ink_model_precision(const ink_model *model) {
-    static const char *const names[] = {"as stored", "f32", "bf16", "fp8", "q8", "q4"};
+    static const char *const names[] = {"as stored", "f32", "bf16", "fp8", "q8", "q4", "int8"};
     return names[model->precision];
 }
 

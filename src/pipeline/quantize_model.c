@@ -28,7 +28,7 @@ static const int64_t CHUNK_ELEMENTS =
     1 << 21; /* of one piece of work: large enough for threads and disk, small enough for any machine */
 enum { COPY_BYTES = 1 << 23, MAX_FILE_NAME = 80 };
 
-static const char *const precision_names[] = {"auto", "f32", "bf16", "fp8", "q8", "q4"};
+static const char *const precision_names[] = {"auto", "f32", "bf16", "fp8", "q8", "q4", "int8"};
 
 typedef struct job {
     ink_model *model;
@@ -396,8 +396,8 @@ void ink_quantize_report_destroy(ink_quantize_report **report) {
 /* ---- the whole -------------------------------------------------------------------------------------------------------------- */
 
 static ink_status check_options(const char *out, const ink_quantize_options *options, ink_error *error) {
-    if (!options || options->precision < INK_PRECISION_BF16 || options->precision > INK_PRECISION_Q4)
-        return ink_fail(error, INK_ERROR_ARGUMENT, "a model is written in precision bf16, fp8, q8 or q4");
+    if (!options || options->precision < INK_PRECISION_BF16 || options->precision > INK_PRECISION_INT8)
+        return ink_fail(error, INK_ERROR_ARGUMENT, "a model is written in precision bf16, fp8, q8, q4 or int8");
     if (!options->dry_run && (!out || !*out))
         return ink_fail(error, INK_ERROR_ARGUMENT, "no folder is given to write the model to");
     if (options->shard_bytes < 0 || options->threads < 0)

@@ -62,8 +62,8 @@ int ink_quantize_parts(ink_quantize_part parts[INK_MAX_PARTS], const ink_quantiz
     const ink_tensor_info *info = item->info;
     const ink_weight *w = &item->stored;
     if (ink_quantize_is_smaller(item)) {
-        if (item->form == INK_F8_E4M3) {
-            set_part(&parts[0], item, ".weight", "F8_E4M3", 1, w->rows, w->cols);
+        if (item->form == INK_F8_E4M3 || item->form == INK_I8) {
+            set_part(&parts[0], item, ".weight", ink_dtype_name(item->form), 1, w->rows, w->cols);
             set_part(&parts[1], item, ".weight_scale", "F32", 4, w->rows, 1);
             return 2;
         }
@@ -161,8 +161,8 @@ static ink_status cut(ink_quantize_plan *plan, ink_quantize_component *part, int
     for (size_t i = 0; i < part->n_items; i++) {
         ink_quantize_item *item = &part->items[i];
         if (item->dropped) continue;
-        if (!item->converted && !is_plain(item->info->dtype) && item->info->dtype != INK_F8_E4M3 &&
-            item->info->dtype != INK_OTHER_DTYPE)
+        bool block = item->info->dtype >= INK_Q8_0 && item->info->dtype < INK_AFFINE_4;
+        if (!item->converted && block)
             return ink_fail(error, INK_ERROR_UNSUPPORTED,
                             "%s: tensor %s is stored as %s, which is small already and has no form in a safetensors file",
                             ink_weights_origin(part->weights), item->info->name, item->info->dtype_name);

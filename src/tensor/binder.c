@@ -244,11 +244,12 @@ static bool read_affine(ink_binder *binder, ink_weight *w, const ink_tensor_info
     return true;
 }
 
-/* The scale of 8-bit floats: one for all, or one for each row. */
-static bool read_scale(ink_binder *binder, ink_weight *w, const char *base) {
+/* The scale of 8-bit floats and signed integers: one for all, or one for each row. */
+static bool read_scale(ink_binder *binder, ink_weight *w, const ink_tensor_info *info, const char *base) {
     const ink_tensor_info *scale = look_beside(binder, base, ".scale_weight");
     if (!scale) scale = look_beside(binder, base, ".weight_scale");
-    if (!scale) return true;
+    if (!scale && info->dtype == INK_I8) fail_type(binder, info, "integers with a scale for each row");
+    if (!scale) return info->dtype != INK_I8;
     if ((scale->n_elements != 1 && scale->n_elements != w->rows) || !is_scale_type(scale->dtype)) {
         char expected[64];
         snprintf(expected, sizeof expected, "[1] or [%lld] of F32, BF16 or F16", (long long)w->rows);
@@ -272,7 +273,7 @@ static bool read_stored(ink_binder *binder, ink_weight *w, const ink_tensor_info
         fail_shape(binder, info, expected);
         return false;
     }
-    return info->dtype != INK_F8_E4M3 || read_scale(binder, w, base);
+    return (info->dtype != INK_F8_E4M3 && info->dtype != INK_I8) || read_scale(binder, w, info, base);
 }
 
 /* ---- matrices in the form that is wanted ------------------------------------------------------------------------------- */
@@ -280,7 +281,7 @@ static bool read_stored(ink_binder *binder, ink_weight *w, const ink_tensor_info
 static bool is_small(ink_dtype dtype) { return dtype != INK_F32 && dtype != INK_BF16 && dtype != INK_F16; }
 
 /* GGUF's, which only the host decodes. */
-static bool is_block_type(ink_dtype dtype) { return !ink_dtype_is_float(dtype) && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8; }
+static bool is_block_type(ink_dtype dtype) { return dtype >= INK_Q8_0 && dtype < INK_AFFINE_4; }
 
 /* What a matrix stored so becomes. */
 static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored, bool sensitive) {
@@ -290,8 +291,9 @@ static ink_dtype wanted_form(const ink_binder *binder, const ink_weight *stored,
     case INK_PRECISION_F32: return INK_F32;
     case INK_PRECISION_BF16: return plain;
     case INK_PRECISION_FP8:
+    case INK_PRECISION_INT8:
         if (is_small(stored->dtype)) return stored->dtype;
-        return sensitive ? plain : INK_F8_E4M3;
+        return sensitive ? plain : binder->precision == INK_PRECISION_FP8 ? INK_F8_E4M3 : INK_I8;
     case INK_PRECISION_Q8:
     case INK_PRECISION_Q4:
         if (is_small(stored->dtype)) return stored->dtype;

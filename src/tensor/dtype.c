@@ -8,13 +8,16 @@ static const struct {
     int8_t size;
     int16_t block_elements, block_bytes;
 } types[] = {
-    [INK_F32] = {"F32", 4, 1, 4},           [INK_BF16] = {"BF16", 2, 1, 2},     [INK_F16] = {"F16", 2, 1, 2},
-    [INK_F8_E4M3] = {"F8_E4M3", 1, 1, 1},   [INK_Q8_0] = {"Q8_0", 0, 32, 34},   [INK_Q4_0] = {"Q4_0", 0, 32, 18},
-    [INK_Q4_1] = {"Q4_1", 0, 32, 20},       [INK_Q5_0] = {"Q5_0", 0, 32, 22},   [INK_Q5_1] = {"Q5_1", 0, 32, 24},
-    [INK_Q2_K] = {"Q2_K", 0, 256, 84},      [INK_Q3_K] = {"Q3_K", 0, 256, 110}, [INK_Q4_K] = {"Q4_K", 0, 256, 144},
-    [INK_Q5_K] = {"Q5_K", 0, 256, 176},     [INK_Q6_K] = {"Q6_K", 0, 256, 210}, [INK_IQ4_NL] = {"IQ4_NL", 0, 32, 18},
-    [INK_IQ4_XS] = {"IQ4_XS", 0, 256, 136}, [INK_AFFINE_4] = {"Q4", 0, 2, 1},   [INK_AFFINE_8] = {"Q8", 0, 1, 1},
-    [INK_OTHER_DTYPE] = {"other", 0, 1, 0},
+    [INK_F32] = {"F32", 4, 1, 4},         [INK_BF16] = {"BF16", 2, 1, 2},
+    [INK_F16] = {"F16", 2, 1, 2},         [INK_F8_E4M3] = {"F8_E4M3", 1, 1, 1},
+    [INK_Q8_0] = {"Q8_0", 0, 32, 34},     [INK_Q4_0] = {"Q4_0", 0, 32, 18},
+    [INK_Q4_1] = {"Q4_1", 0, 32, 20},     [INK_Q5_0] = {"Q5_0", 0, 32, 22},
+    [INK_Q5_1] = {"Q5_1", 0, 32, 24},     [INK_Q2_K] = {"Q2_K", 0, 256, 84},
+    [INK_Q3_K] = {"Q3_K", 0, 256, 110},   [INK_Q4_K] = {"Q4_K", 0, 256, 144},
+    [INK_Q5_K] = {"Q5_K", 0, 256, 176},   [INK_Q6_K] = {"Q6_K", 0, 256, 210},
+    [INK_IQ4_NL] = {"IQ4_NL", 0, 32, 18}, [INK_IQ4_XS] = {"IQ4_XS", 0, 256, 136},
+    [INK_AFFINE_4] = {"Q4", 0, 2, 1},     [INK_AFFINE_8] = {"Q8", 0, 1, 1},
+    [INK_I8] = {"I8", 0, 1, 1},           [INK_OTHER_DTYPE] = {"other", 0, 1, 0},
 };
 
 const char *ink_dtype_name(ink_dtype dtype) { return types[dtype].name; }

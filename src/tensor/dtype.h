@@ -31,6 +31,7 @@ typedef enum ink_dtype {
     /* Integers in groups whose scales and biases lie in arrays of their own; MLX's form, and ours. See ink_weight. */
     INK_AFFINE_4,
     INK_AFFINE_8,
+    INK_I8, /* signed integers, with a scale for each row in an array of its own */
     INK_OTHER_DTYPE
 } ink_dtype;
 

@@ -140,12 +140,31 @@ void ink_quantize_f8(const float *x, int64_t n, unsigned char *q, float *scale) 
     for (int64_t i = 0; i < n; i++) q[i] = ink_f8_e4m3_from_f32(x[i] / *scale);
 }
 
+/* ---- signed integers -------------------------------------------------------------------------------------------------- */
+
+uint32_t ink_i8_largest_bits(const float *x, int64_t n) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+void ink_quantize_i8(const float *x, int64_t n, int8_t *q, float *scale) {
+    float inverse;
+    *scale = ink_i8_scale(ink_i8_largest_bits(x, n), &inverse);
+    for (int64_t i = 0; i < n; i++) q[i] = ink_i8_code(x[i], inverse);
+}
+
 /* ---- whole matrices --------------------------------------------------------------------------------------------------- */
 
 void ink_quantize_describe(ink_weight *w, ink_dtype dtype, int64_t rows, int64_t cols) {
     *w = (ink_weight){.dtype = dtype, .rows = rows, .cols = cols};
     w->group = dtype == INK_AFFINE_8 || dtype == INK_AFFINE_4 ? INK_AFFINE_GROUP : 0;
-    w->n_scales = dtype == INK_F8_E4M3 ? rows : 0;
+    w->n_scales = dtype == INK_F8_E4M3 || dtype == INK_I8 ? rows : 0;
     w->scale_dtype = w->group ? INK_BF16 : INK_F32;
 }
 
@@ -155,6 +174,8 @@ void ink_quantize_encode_row(const ink_weight *dst, int64_t row, const float *x)
     if (dst->group)
         ink_quantize_affine(dst->dtype, x, dst->cols, data + (dst->dtype == INK_AFFINE_8 ? first : first / 2),
                             (uint16_t *)(uintptr_t)dst->scales + group, (uint16_t *)(uintptr_t)dst->biases + group);
+    else if (dst->dtype == INK_I8)
+        ink_quantize_i8(x, dst->cols, (int8_t *)data + first, (float *)(uintptr_t)dst->scales + row);
     else if (dst->n_scales)
         ink_quantize_f8(x, dst->cols, data + first, (float *)(uintptr_t)dst->scales + row);
     else

@@ -26,7 +26,7 @@ typedef struct spelling {
 static const spelling spellings[] = {
     {"F32", INK_F32, 4},          {"BF16", INK_BF16, 2},       {"F16", INK_F16, 2},
     {"F64", INK_OTHER_DTYPE, 8},  {"I64", INK_OTHER_DTYPE, 8}, {"I32", INK_OTHER_DTYPE, 4},
-    {"I16", INK_OTHER_DTYPE, 2},  {"I8", INK_OTHER_DTYPE, 1},  {"U64", INK_OTHER_DTYPE, 8},
+    {"I16", INK_OTHER_DTYPE, 2},  {"I8", INK_I8, 1},           {"U64", INK_OTHER_DTYPE, 8},
     {"U32", INK_OTHER_DTYPE, 4},  {"U16", INK_OTHER_DTYPE, 2}, {"U8", INK_OTHER_DTYPE, 1},
     {"BOOL", INK_OTHER_DTYPE, 1}, {"F8_E4M3", INK_F8_E4M3, 1}, {"F8_E5M2", INK_OTHER_DTYPE, 1},
 };

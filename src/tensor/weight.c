@@ -9,6 +9,10 @@ float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i) {
     return value;
 }
 
+float ink_weight_row_scale(const ink_weight *w, int64_t row) {
+    return w->scales ? ink_weight_scale(w, w->scales, w->n_scales > 1 ? row : 0) : 1;
+}
+
 /* One group of integers. */
 static void decode_group(float *dst, const unsigned char *q, bool nibbles, int64_t n, float scale, float bias) {
     if (!nibbles)
@@ -38,13 +42,18 @@ void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col
     }
     int64_t elements = ink_dtype_block_elements(w->dtype);
     const unsigned char *data = (const unsigned char *)w->data + (row * w->cols + col) / elements * ink_dtype_block_bytes(w->dtype);
+    if (w->dtype == INK_I8) {
+        float scale = ink_weight_row_scale(w, row);
+        for (int64_t i = 0; i < n; i++) dst[i] = (float)((const int8_t *)(const void *)data)[i] * scale;
+        return;
+    }
     if (!ink_dtype_is_float(w->dtype)) {
         ink_gguf_decode(dst, w->dtype, data, n / elements);
         return;
     }
     ink_convert(dst, INK_F32, data, w->dtype, n);
     if (w->scales) {
-        float scale = ink_weight_scale(w, w->scales, w->n_scales > 1 ? row : 0);
+        float scale = ink_weight_row_scale(w, row);
         for (int64_t i = 0; i < n; i++) dst[i] *= scale;
     }
 }

@@ -14,7 +14,8 @@ typedef struct ink_weight {
     int64_t rows, cols;
     /*
      * AFFINE_8, AFFINE_4: element = q * scale + bias, q unsigned, the first of a byte in its low bits; scales and biases
-     * [rows, cols / group]. F8_E4M3: element = f8 * scale, scales [n_scales], one per row or one for all; NULL: 1.
+     * [rows, cols / group]. F8_E4M3: element = f8 * scale, scales [n_scales], one per row or one for all; NULL: 1. I8: the same
+     * with q signed, and never NULL.
      */
     const void *scales, *biases;
     ink_dtype scale_dtype; /* F32, BF16 or F16; unaligned */
@@ -32,8 +33,21 @@ enum { INK_MAX_GROUP = 256 }; /* of AFFINE types; every group divides it */
 /* dst[0..n) = elements col .. col + n of a row. col and n are multiples of the type's block or group. */
 void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n);
 
+/* The scale of a row, of F8_E4M3 and I8. */
+float ink_weight_row_scale(const ink_weight *w, int64_t row);
+
 /* One of its scales or biases, an array of scale_dtype. */
 float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i);
+
+/*
+ * Whether `linear` multiplies integers: the rows of x are rounded to 8 bits as quantize.h has it, each by itself, products are
+ * summed exactly, and a sum becomes (f32) sum * scale of the column * scale of the row. It does where its caller lets it round, and
+ * with sums that 32 bits hold. Else an I8 weight is multiplied as any other.
+ */
+enum { INK_MAX_I8_COLS = 1 << 17 };
+static inline bool ink_weight_takes_integers(const ink_weight *w, bool may_round) {
+    return w->dtype == INK_I8 && may_round && w->cols <= INK_MAX_I8_COLS;
+}
 
 /* Bytes of data alone, of scales (biases take as many), and of all three. */
 int64_t ink_weight_data_bytes(const ink_weight *w);

@@ -11,7 +11,7 @@
 #include "base/memory.h"
 #include "inkstone.h"
 
-enum { MOST_CASES = 8 };
+enum { MOST_CASES = 10 };
 
 typedef struct notes {
     ink_bench_case cases[MOST_CASES];
@@ -49,20 +49,21 @@ static void check_time(ink_bench_time t, int64_t runs) {
 
 static void test_phases(void **state) {
     (void)state;
-    static const ink_precision precisions[] = {INK_PRECISION_F32, INK_PRECISION_BF16, INK_PRECISION_Q4, INK_PRECISION_FP8};
+    static const ink_precision precisions[] = {INK_PRECISION_F32, INK_PRECISION_BF16, INK_PRECISION_Q4, INK_PRECISION_FP8,
+                                               INK_PRECISION_INT8};
     notes n;
     ink_bench_options o = options_of(&n);
     o.n_sizes = 2;
     o.precisions = precisions;
-    o.n_precisions = 4;
+    o.n_precisions = 5;
     o.text_tokens = 7;
     o.steps = 3;
     o.progress = note_progress;
     ink_error error;
     assert_int_equal(ink_bench(&o, &error), INK_OK);
-    assert_int_equal(n.n_cases, 8);
+    assert_int_equal(n.n_cases, 10);
     assert_true(n.n_calls > 0);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         const ink_bench_case *c = &n.cases[i];
         assert_int_equal(c->precision, precisions[i / 2]);
         assert_int_equal(c->width, small[i % 2].width);

@@ -57,7 +57,7 @@ static void write_model(ink_quantize_report **report, const char *dir, const cha
 static void test_draws_the_same(void **state) {
     (void)state;
     for (int m = 0; m < N_MODELS; m++)
-        for (int precision = INK_PRECISION_BF16; precision <= INK_PRECISION_Q4; precision++) {
+        for (int precision = INK_PRECISION_BF16; precision <= INK_PRECISION_INT8; precision++) {
             char folder[TEST_PATH], out[TEST_PATH];
             uint8_t written[N_BYTES], loaded[N_BYTES];
             ink_quantize_options options = options_of((ink_precision)precision);
@@ -110,7 +110,7 @@ static int64_t count_parameters(const char *dir, int64_t *n_bytes) {
 /* A model has as many parameters as it had, whatever they are stored in. */
 static void test_parameters_stay(void **state) {
     (void)state;
-    for (int precision = INK_PRECISION_BF16; precision <= INK_PRECISION_Q4; precision++) {
+    for (int precision = INK_PRECISION_BF16; precision <= INK_PRECISION_INT8; precision++) {
         char folder[TEST_PATH], out[TEST_PATH];
         int64_t before, after;
         ink_quantize_options options = options_of((ink_precision)precision);

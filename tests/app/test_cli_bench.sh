@@ -50,7 +50,7 @@ test_mistakes() {
     refuses 2 '--size 64: expected width and height' "${fast[@]}" --size 64
     refuses 2 '--size 64x: expected width and height' "${fast[@]}" --size 64x
     refuses 2 'width 50 is no multiple of 16' "${fast[@]}" --size 50x64
-    refuses 2 '--precision q5: expected f32, bf16, fp8, q8 or q4' "${fast[@]}" --precision q5
+    refuses 2 '--precision q5: expected f32, bf16, fp8, q8, q4 or int8' "${fast[@]}" --precision q5
     refuses 2 '--precision bf16,: expected' "${fast[@]}" --precision bf16,
     refuses 2 '--vram-budget is of whole pictures' "${fast[@]}" --vram-budget 8G
     refuses 2 '--phases draw: expected text, modulation, denoise or decode' "${fast[@]}" --phases draw

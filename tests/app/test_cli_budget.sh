@@ -102,6 +102,7 @@ test_budget_holds_converted() {
         rm all.png some.png
     done <<<"f32 250M
 fp8 110M
+int8 110M
 q8 110M
 q4 80M"
 }

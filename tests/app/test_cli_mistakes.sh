@@ -40,7 +40,7 @@ test_numbers() {
 test_choices() {
     refuses 2 'torch-cpu' "${small[@]}" --rng dice
     refuses 2 'torch-cpu' "${small[@]}" --rng torch-cuda:0
-    refuses 2 'f32, bf16, fp8, q8, q4 or auto' "${small[@]}" --precision f16
+    refuses 2 'f32, bf16, fp8, q8, q4, int8 or auto' "${small[@]}" --precision f16
     refuses 2 'f32, bf16 or auto' "${small[@]}" --noise-dtype f64
     refuses 2 'CPU tier "none"' "${small[@]}" --cpu none
     refuses 2 'back end "gpu"' "${small[@]}" --backend gpu

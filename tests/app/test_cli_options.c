@@ -81,7 +81,7 @@ static void test_mistakes(void **state) {
     refuse("generate", "-g four", "-g four: expected a number");
     refuse("generate", "-S -1", "from 0 to 18446744073709551615");
     refuse("generate", "-t 0", "threads");
-    refuse("generate", "--precision f16", "f32, bf16, fp8, q8, q4 or auto");
+    refuse("generate", "--precision f16", "f32, bf16, fp8, q8, q4, int8 or auto");
     refuse("generate", "--noise-dtype f64", "f32, bf16 or auto");
     refuse("generate", "--output=", "expected a name");
     refuse("generate", "a_red_circle", "give the prompt with -p");

@@ -119,7 +119,7 @@ test_again() {
     run --again fourth.png -q -o fifth.png
     expect "another folder" is "$status" 0
     local precision
-    for precision in bf16 fp8 q8 q4; do
+    for precision in bf16 fp8 q8 q4 int8; do
         run "${small[@]}" --precision $precision -o "$precision.png" -q
         run --again "$precision.png" -o again.png
         expect "the precision" says ", $precision"

@@ -25,7 +25,7 @@ test_json() {
     expect "says nothing else" is "$(cat "$err")" ""
     run plan -m "$demo" -W 256 -H 256 --json
     expect "one line of JSON" is_json
-    expect "all precisions" is "$(grep -o '"precision":' "$out" | wc -l)" 5
+    expect "all precisions" is "$(grep -o '"precision":' "$out" | wc -l)" 6
     run plan -m new --json
     expect "a mixed model is best as it is" prints '"best":"auto"'
 }
@@ -44,7 +44,7 @@ test_mistakes() {
     mkdir full && touch full/file
     refuses 2 "where to?" quantize -m "$demo" --precision q4
     refuses 2 "in which precision?" quantize -m "$demo" -o new
-    refuses 2 "bf16, fp8, q8 or q4" quantize -m "$demo" -o new --precision f32
+    refuses 2 "bf16, fp8, q8, q4 or int8" quantize -m "$demo" -o new --precision f32
     refuses 2 "PATTERN=bf16" quantize -m "$demo" -o new --precision q4 --keep "*.attn.*"
     refuses 2 "fits no tensor" quantize -m "$demo" -o new --precision q4 --keep "nothing=bf16"
     refuses 2 "on or off" quantize -m "$demo" -o new --precision q4 --calibrate maybe

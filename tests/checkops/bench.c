@@ -236,10 +236,10 @@ static bool wanted(const session *b, const char *op, const char *name) {
 /* ---- the table --------------------------------------------------------------------------------------------------------- */
 
 static void bench_linear(session *b) {
-    static const ink_dtype types[] = {INK_F32, INK_BF16, INK_F8_E4M3, INK_AFFINE_8, INK_AFFINE_4};
-    static const char *const type_names[] = {"f32", "bf16", "fp8", "q8", "q4"};
+    static const ink_dtype types[] = {INK_F32, INK_BF16, INK_F8_E4M3, INK_AFFINE_8, INK_AFFINE_4, INK_I8};
+    static const char *const type_names[] = {"f32", "bf16", "fp8", "q8", "q4", "int8"};
     static const int64_t rows[] = {34, 1056, 4160}, layers[][2] = {{3072, 3072}, {12288, 3072}, {3072, 12288}}; /* out, in */
-    for (int t = 0; t < 5; t++)
+    for (int t = 0; t < 6; t++)
         for (int r = 0; r < 3; r++)
             for (int l = 0; l < 3; l++) {
                 int64_t m = rows[r], out = layers[l][0], in = layers[l][1];

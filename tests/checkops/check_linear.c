@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "checkops.h"
+#include "ops/ref/ref_ops.h"
 
 typedef struct linear_case {
     ink_tensor dst, x;
@@ -48,6 +49,37 @@ static double f8_error(ink_tensor x, const ink_weight *w, int64_t i, int64_t j) 
     return fmin(sum, 6 * sqrt(squares / 3)) + 0x1p-11 * magnitude;
 }
 
+/*
+ * Of I8 weights and may_round, the definition takes x in integers: a row divided by a 127th of its largest number and rounded. One
+ * is then wrong by up to half of that scale, evenly, and otherwise as above.
+ */
+static double i8_error(ink_tensor x, const ink_weight *w, int64_t i, int64_t j) {
+    double largest = 0, sum = 0, squares = 0;
+    for (int64_t k = 0; k < x.cols; k++) largest = fmax(largest, fabs(ink_row(x, i)[k]));
+    for (int64_t k = 0; k < x.cols; k++) {
+        double error = fabs(weight_at(w, j, k)) * largest / 254 * (1 + 4 * ROUNDING) + SMALLEST;
+        sum += error;
+        squares += error * error;
+    }
+    /* Rows below 2^-100 are none. */
+    return largest < 0x1p-99 ? 254 * sum : fmin(sum, 6 * sqrt(squares / 3));
+}
+
+/* In integers, as the definition says it, in other words. */
+static double integer_product(ink_tensor x, const ink_weight *w, int64_t i, int64_t j) {
+    float largest = 0, scale;
+    for (int64_t k = 0; k < x.cols; k++) {
+        if (!isfinite(ink_row(x, i)[k])) return (double)NAN;
+        largest = fmaxf(largest, fabsf(ink_row(x, i)[k]));
+    }
+    if (largest < 0x1p-100f) return 0;
+    int64_t sum = 0;
+    for (int64_t k = 0; k < x.cols; k++)
+        sum += (int64_t)nearbyintf(ink_row(x, i)[k] * (127 / largest)) * ((const int8_t *)w->data)[j * w->cols + k];
+    scale = ink_weight_scale(w, w->scales, w->n_scales > 1 ? j : 0);
+    return (float)sum * scale * (largest / 127);
+}
+
 /* Row i of x times row j of w, as part of a sum of `depth` products, and how far that may be off. */
 static void add_products(operand_rounding rounding, ink_tensor x, const ink_weight *w, int64_t i, int64_t j, int64_t depth,
                          bool rounded, double *sum, double *error) {
@@ -70,6 +102,11 @@ static void add_products(operand_rounding rounding, ink_tensor x, const ink_weig
  */
 static bool stores_between(const checker *c, const ink_linear_epilogue *e) { return c->device.memory && e->may_round && e->gate; }
 
+/* Whether the device does as the definition does with weights in integers: one with memory of its own decodes them. */
+static bool takes_integers(const checker *c, const linear_case *a) {
+    return ink_weight_takes_integers(&a->w, a->e.may_round) && !c->device.memory;
+}
+
 static const double *linear_bound(checker *c, const linear_case *a) {
     double *bound = take_bounds(c, a->dst.rows * a->dst.cols);
     int64_t depth = a->x.cols + (a->e.low ? a->low.cols : 0);
@@ -78,7 +115,13 @@ static const double *linear_bound(checker *c, const linear_case *a) {
     for (int64_t i = 0; i < a->dst.rows; i++) {
         for (int64_t j = 0; j < a->dst.cols; j++) {
             double sum = 0, error = 0;
-            add_products(rounding, a->x, &a->w, i, j, depth, a->rounded, &sum, &error);
+            if (takes_integers(c, a)) {
+                sum = integer_product(a->x, &a->w, i, j);
+                error = ROUNDING * (a->e.low ? sum_factor(depth) : 2) * fabs(sum);
+            } else {
+                add_products(rounding, a->x, &a->w, i, j, depth, a->rounded, &sum, &error);
+                if (ink_weight_takes_integers(&a->w, a->e.may_round)) error += i8_error(a->x, &a->w, i, j);
+            }
             if (a->e.low) add_products(of_low, a->low, &a->up, i, j, depth, a->rounded, &sum, &error);
             double bias = a->e.bias ? a->e.bias->data[j] : 0, gate = a->e.gate ? a->e.gate->data[j] : 1;
             double before = a->e.add_to_dst ? ink_row(a->dst, i)[j] : 0;
@@ -135,6 +178,8 @@ static void check_branch(checker *c, shape s, ink_dtype dtype, fill kind, int ep
         if (rank > 0) round_rows(a.low);
     }
     exact = exact && activation == INK_ACT_NONE && !(rounding && kind == SUBNORMALS) && !stores_between(c, &a.e);
+    /* The integers are the same everywhere, and so is a number to which one thing is done. */
+    if (is_packed(dtype)) exact = takes_integers(c, &a) && activation == INK_ACT_NONE && rank == 0 && !(epilogue & (epilogue - 1));
     result r = {a.dst, exact ? NULL : linear_bound(c, &a)};
     check_call(c, call, &a, &r, 1);
 }
@@ -153,6 +198,97 @@ static void check_packed(checker *c, ink_dtype dtype) {
     if (ink_dtype_is_float(dtype))
         for (int64_t in = 1; in <= 40; in++) check_shape(c, (shape){2, in, 19}, dtype, NORMAL, 0);
     check_branch(c, (shape){3, 256, 20}, dtype, NORMAL, 1, 16);
+}
+
+/* Rows that stretch the range of the integers; those with a number that is none become NaN as a whole. */
+static void check_nasty_rows(checker *c) {
+    enum { ROWS = 10, IN = 300, OUT = 21 };
+    begin_case(c, "rows of zeros, outliers, numbers too small and none, in integers");
+    linear_case a = {.dst = take_blank(c, ROWS, OUT), .x = take(c, ROWS, IN, NORMAL, 1)};
+    a.w = take_packed_weight(c, INK_I8, OUT, IN);
+    a.e.may_round = true;
+    static const float sizes[ROWS] = {0, 0x1.fp-101f, 0x1.1p-100f, 0x1p-130f, 1, 1, 1, 1, 0x1p126f, 1};
+    for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t j = 0; j < IN; j++) ink_row(a.x, i)[j] *= sizes[i] / 8;
+    for (int64_t j = 0; j < IN; j++) ink_row(a.x, 9)[j] = (float)(random_below(c, 509) - 254); /* half of them are ties */
+    int64_t at = random_below(c, IN);
+    ink_row(a.x, 9)[at] = 254;
+    ink_row(a.x, 1)[at] = sizes[1], ink_row(a.x, 2)[at] = -sizes[2];
+    ink_row(a.x, 4)[at] = NAN, ink_row(a.x, 5)[at] = -INFINITY, ink_row(a.x, 6)[at] = FLT_MAX, ink_row(a.x, 7)[at] = -1e6f;
+    result r = {a.dst, NULL};
+    check_call(c, call, &a, &r, 1);
+    for (int64_t j = 0; j < OUT; j++) {
+        ink_tensor zero = ink_view((float[]){0}, 1, 1), none = ink_view((float[]){NAN}, 1, 1);
+        for (int64_t i = 0; i < ROWS; i++)
+            if (i != 2 && i < 6)
+                check_equal(c, "rows without a number", (ink_tensor){&ink_row(a.dst, i)[j], 1, 1, 1, INK_F32}, i > 3 ? none : zero,
+                            NULL);
+    }
+}
+
+/* Sums that need all of their 32 bits: numbers and weights of one sign in a row. */
+static void check_large_sums(checker *c, shape s) {
+    begin_case(c, "x [%lld, %lld], out %lld, large sums of integers", (long long)s.rows, (long long)s.in, (long long)s.out);
+    linear_case a = {.dst = take_blank(c, s.rows, s.out), .x = take(c, s.rows, s.in, OFFSET, 1)};
+    a.w = take_packed_weight(c, INK_I8, s.out, s.in);
+    a.e.may_round = true;
+    int8_t *codes = (int8_t *)(uintptr_t)a.w.data;
+    for (int64_t i = 0; i < s.rows; i++)
+        for (int64_t j = 0; j < s.in; j++) ink_row(a.x, i)[j] *= i % 2 ? -1 : 1;
+    for (int64_t i = 0; i < s.out * s.in; i++)
+        codes[i] = (int8_t)(i / s.in % 2 ? -128 + random_below(c, 9) : 127 - random_below(c, 9));
+    result r = {a.dst, NULL};
+    check_call(c, call, &a, &r, 1);
+}
+
+/* The definition itself: as near to the product of numbers as rounding to integers allows; and each row is for itself. */
+static void check_integer_rows(checker *c, shape s) {
+    begin_case(c, "x [%lld, %lld], out %lld, in integers, against numbers, and halves against the whole", (long long)s.rows,
+               (long long)s.in, (long long)s.out);
+    linear_case a = {.dst = take_blank(c, s.rows, s.out), .x = take(c, s.rows, s.in, MASSIVE, 1)};
+    ink_tensor numbers = take_blank(c, s.rows, s.out), parts = take_blank(c, s.rows, s.out);
+    a.w = take_packed_weight(c, INK_I8, s.out, s.in);
+    double *bound = take_bounds(c, s.rows * s.out);
+    for (int64_t i = 0; i < s.rows; i++)
+        for (int64_t j = 0; j < s.out; j++)
+            bound[i * s.out + j] = i8_error(a.x, &a.w, i, j) + 1e-6 * fabs(integer_product(a.x, &a.w, i, j));
+    ink_ref_linear(&c->definition, numbers, a.x, &a.w, a.e);
+    a.e.may_round = true;
+    call_device(c, call, &a);
+    check_equal(c, "integers against numbers", a.dst, numbers, bound);
+    for (int half = 0; half < 2; half++) {
+        linear_case b = a;
+        int64_t first = half ? s.rows / 2 : 0, n = half ? s.rows - s.rows / 2 : s.rows / 2;
+        b.x = ink_rows(a.x, first, n);
+        b.dst = ink_rows(parts, first, n);
+        call_device(c, call, &b);
+    }
+    check_equal(c, "a half of the rows alone", parts, a.dst, NULL);
+}
+
+/* Weights in integers. Where they are multiplied as such, the result is the definition's, bit for bit. */
+static void check_integers(checker *c) {
+    const int64_t step = c->device.memory ? 7 : 1; /* a device decodes them, as it does others */
+    for (int64_t n = 1; n <= 70; n += step) {
+        int epilogue = (int)random_below(c, N_EPILOGUES);
+        check_shape(c, (shape){n % 41 + 1, n, n % 37 + 1}, INK_I8, NORMAL, epilogue);
+        check_shape(c, (shape){n % 7 + 1, 71 - n, n}, INK_I8, NORMAL, 0);
+        check_branch(c, (shape){n % 13 + 1, 2 * n, n}, INK_I8, NORMAL, epilogue, 1 + n % 40);
+    }
+    for (int epilogue = 0; epilogue < N_EPILOGUES; epilogue += (int)step)
+        check_shape(c, (shape){13, 67, 37}, INK_I8, (fill)(epilogue % N_FILLS), (epilogue * 5 + 1) % N_EPILOGUES);
+    static const shape shapes[] = {{191, 64, 33},  {193, 40, 65},  {97, 257, 19}, {2, 12289, 24}, {1, 18944, 9},
+                                   {33, 3072, 20}, {49, 1031, 17}, {1, 1, 1},     {1, 2048, 130}, {14, 6150, 33}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i += (size_t)step) {
+        check_shape(c, shapes[i], INK_I8, NORMAL, 1);
+        check_branch(c, shapes[i], INK_I8, MASSIVE, (int)random_below(c, N_EPILOGUES), 17);
+    }
+    if (c->device.memory) return;
+    check_nasty_rows(c);
+    check_large_sums(c, (shape){5, 12288, 9});
+    check_large_sums(c, (shape){2, 40000, 3});
+    check_integer_rows(c, (shape){64, 512, 40});
+    check_integer_rows(c, (shape){7, 3000, 130});
 }
 
 /* One non-zero weight per output: what comes out is what went in, to the ends of the range, and no order of summation matters. */
@@ -202,6 +338,7 @@ void check_linear(checker *c) {
         if (is_packed(dtype) && takes_weights(c, dtype)) check_packed(c, dtype);
     check_shape(c, (shape){9, 3072, 31}, INK_BF16, MASSIVE, 1);
     check_shape(c, (shape){9, 3072, 31}, INK_F32, OFFSET, 1);
+    check_integers(c);
     /* The largest numbers are too large for bf16. */
     if (!c->narrow) check_selection(c);
     if (!c->real_shapes) return;

@@ -215,6 +215,12 @@ ink_weight take_packed_weight(checker *c, ink_dtype dtype, int64_t rows, int64_t
             bytes[i] = (unsigned char)random_bits(c) & (dtype == INK_AFFINE_8 ? 15 : 255);
         return w;
     }
+    if (dtype == INK_I8) {
+        for (int64_t i = 0; i < rows * cols; i++) bytes[i] = (unsigned char)random_bits(c);
+        w.n_scales = random_below(c, 4) ? rows : 1;
+        w.scales = take_scales(c, w.scale_dtype, w.n_scales, 0.001, 0.01);
+        return w;
+    }
     for (int64_t i = 0; i < n_blocks; i++)
         fill_block(c, &w, bytes + i * block_bytes, i * elements / cols, i * elements % cols, elements);
     if (dtype == INK_F8_E4M3 && random_below(c, 3)) {

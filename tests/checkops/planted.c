@@ -9,6 +9,7 @@
 
 #include "checkops.h"
 #include "ops/ref/ref_ops.h"
+#include "tensor/quantize.h"
 
 /* ---- linear -------------------------------------------------------------------------------------------------------------- */
 
@@ -32,6 +33,11 @@ typedef enum linear_bug {
     SUBNORMALS_FLUSHED,
     BRANCH_IGNORED,
     OPERAND_CHANGED,
+    I8_SUM_IN_F32,
+    I8_SATURATES,
+    I8_ONE_SCALE,
+    I8_ROUNDS_AWAY,
+    I8_TIMES_ONCE,
 } linear_bug;
 
 static float activate(ink_activation activation, float x, linear_bug bug) {
@@ -60,6 +66,25 @@ static float product(ink_tensor x, const ink_weight *w, int64_t i, int64_t j, in
     return sum;
 }
 
+/* Weights in integers; as some instructions do, a pair of products may saturate. */
+static float product_of_integers(ink_tensor x, const ink_weight *w, int64_t i, int64_t j, linear_bug bug) {
+    float inverse, scale = ink_i8_scale(ink_i8_largest_bits(ink_row(x, bug == I8_ONE_SCALE ? 0 : i), x.cols), &inverse), in_f32 = 0;
+    int32_t sum = 0, pair = 0;
+    for (int64_t k = 0; k < x.cols; k++) {
+        float value = ink_row(x, i)[k];
+        int32_t code = ink_i8_code(value, inverse);
+        if (bug == I8_ROUNDS_AWAY && inverse > 0) code = (int32_t)roundf(value * inverse);
+        if (bug == I8_ONE_SCALE) code = code > 127 ? 127 : code < -128 ? -128 : code;
+        int32_t next = code * ((const int8_t *)w->data)[j * w->cols + k];
+        in_f32 += (float)next;
+        pair = k % 2 ? pair + next : next;
+        if (bug == I8_SATURATES && k % 2) pair = pair > 28000 ? 28000 : pair < -28000 ? -28000 : pair;
+        if (k % 2 || k + 1 == x.cols) sum += pair;
+    }
+    if (bug == I8_TIMES_ONCE) return (float)sum * (ink_weight_row_scale(w, j) * scale);
+    return (bug == I8_SUM_IN_F32 ? in_f32 : (float)sum) * ink_weight_row_scale(w, j) * scale;
+}
+
 static void linear_with(linear_bug bug, const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w,
                         ink_linear_epilogue e) {
     static int64_t turn;
@@ -68,7 +93,8 @@ static void linear_with(linear_bug bug, const ink_device *d, ink_tensor dst, ink
     int64_t n_cols = bug == LAST_COLUMN_MISSED && dst.cols % 4 == 1 && dst.cols > 1 ? dst.cols - 1 : dst.cols;
     for (int64_t i = 0; i < dst.rows; i++) {
         for (int64_t j = 0; j < n_cols; j++) {
-            float v = product(x, w, i, j, n_parts, bug);
+            bool integers = ink_weight_takes_integers(w, e.may_round);
+            float v = integers ? product_of_integers(x, w, i, j, bug) : product(x, w, i, j, n_parts, bug);
             if (e.low && bug != BRANCH_IGNORED) v += product(*e.low, w->up, i, j, n_parts, bug);
             float gate = e.gate ? e.gate->data[j] : 1;
             float bias = e.bias ? e.bias->data[j] : 0, *place = &ink_row(dst, i)[j];
@@ -108,6 +134,11 @@ PLANT_LINEAR(linear_by_threads, SUM_BY_THREADS)
 PLANT_LINEAR(linear_by_turns, SUM_BY_TURNS)
 PLANT_LINEAR(linear_no_subnormals, SUBNORMALS_FLUSHED)
 PLANT_LINEAR(linear_no_branch, BRANCH_IGNORED)
+PLANT_LINEAR(linear_i8_f32, I8_SUM_IN_F32)
+PLANT_LINEAR(linear_i8_saturates, I8_SATURATES)
+PLANT_LINEAR(linear_i8_one_scale, I8_ONE_SCALE)
+PLANT_LINEAR(linear_i8_away, I8_ROUNDS_AWAY)
+PLANT_LINEAR(linear_i8_once, I8_TIMES_ONCE)
 PLANT_LINEAR(linear_operand, OPERAND_CHANGED)
 
 /* ---- norms --------------------------------------------------------------------------------------------------------------- */
@@ -502,6 +533,11 @@ static const struct planted {
     {"linear", "subnormal numbers flushed to zero", {.linear = linear_no_subnormals}},
     {"linear", "the low-rank branch is ignored", {.linear = linear_no_branch}},
     {"linear", "an operand is changed", {.linear = linear_operand}},
+    {"linear", "integers summed in f32", {.linear = linear_i8_f32}},
+    {"linear", "pairs of products of integers saturate", {.linear = linear_i8_saturates}},
+    {"linear", "one scale of integers for all rows", {.linear = linear_i8_one_scale}},
+    {"linear", "ties round away from zero to integers", {.linear = linear_i8_away}},
+    {"linear", "scales of integers multiplied by each other first", {.linear = linear_i8_once}},
     {"layernorm_modulate", "eps forgotten", {.layernorm_modulate = layernorm_no_eps}},
     {"layernorm_modulate", "eps added after the root", {.layernorm_modulate = layernorm_late_eps}},
     {"layernorm_modulate", "variance in one pass of f32", {.layernorm_modulate = layernorm_one_pass}},

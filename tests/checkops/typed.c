@@ -120,6 +120,7 @@ static void linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_
     }
     bool sum_first = bug == ROUNDS_SUM && dst.type == INK_BF16 && e.bias && !e.gate && !e.activation && !e.add_to_dst;
     if (sum_first) e.bias = NULL;
+    e.may_round = false; /* integers are decoded */
     ink_ref_linear(d, made, wide, w, e);
     for (int64_t i = 0; sum_first && i < dst.rows; i++)
         for (int64_t j = 0; j < dst.cols; j++) ink_row(made, i)[j] = ink_round_to_bf16(ink_row(made, i)[j]) + bias.data[j];

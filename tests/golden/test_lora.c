@@ -189,7 +189,7 @@ static void test_merged(void **state) {
 /* A branch changes quantised weights by as much as it changes the weights that they stand for. */
 static void test_beside_small_weights(void **state) {
     (void)state;
-    static const ink_precision precisions[] = {INK_PRECISION_FP8, INK_PRECISION_Q8, INK_PRECISION_Q4};
+    static const ink_precision precisions[] = {INK_PRECISION_FP8, INK_PRECISION_Q8, INK_PRECISION_Q4, INK_PRECISION_INT8};
     static float drawn[N_VALUES], fallback[N_VALUES], none[N_VALUES];
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
         bench b = bench_open(tiny, precisions[i], "ref");
@@ -199,7 +199,8 @@ static void test_beside_small_weights(void **state) {
         draw_with(&b, drawn, LORA "rank16.safetensors", 1);
         draw_with(&fast, fallback, LORA "rank16.safetensors", 1);
         assert_false(same(none, drawn));
-        assert_true(psnr(drawn, fallback) > 80);
+        /* Activations that differ in last bits may become other integers. */
+        assert_true(psnr(drawn, fallback) > (precisions[i] == INK_PRECISION_INT8 ? 45 : 80));
         draw_with(&b, drawn, LORA "rank16.safetensors", 0);
         assert_true(same(none, drawn));
         ink_error error;

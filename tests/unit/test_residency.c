@@ -212,8 +212,9 @@ static void check_parts(ink_precision precision) {
 
 static void test_parts(void **state) {
     (void)state;
-    const ink_precision precisions[] = {INK_PRECISION_AUTO, INK_PRECISION_F32, INK_PRECISION_BF16, INK_PRECISION_FP8};
-    for (int i = 0; i < 4; i++) check_parts(precisions[i]);
+    const ink_precision precisions[] = {INK_PRECISION_AUTO, INK_PRECISION_F32, INK_PRECISION_BF16, INK_PRECISION_FP8,
+                                        INK_PRECISION_INT8};
+    for (int i = 0; i < 5; i++) check_parts(precisions[i]);
 }
 
 static void test_no_residency(void **state) {

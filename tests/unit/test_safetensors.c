@@ -138,7 +138,7 @@ static void test_a_good_header(void **state) {
     const ink_tensor_info *scalar = ink_safetensors_find(&st, "scalar");
     assert_true(scalar->dtype == INK_F16 && scalar->n_dims == 0 && scalar->n_elements == 1 && scalar->data == data + 24);
     const ink_tensor_info *odd = ink_safetensors_find(&st, "odd");
-    assert_true(odd->dtype == INK_OTHER_DTYPE && odd->n_dims == 8);
+    assert_true(odd->dtype == INK_I8 && odd->n_dims == 8);
     assert_string_equal(odd->dtype_name, "I8");
     assert_int_equal(ink_safetensors_find(&st, "zero")->n_elements, 0);
     assert_null(ink_safetensors_find(&st, "matri"));
@@ -166,7 +166,7 @@ static void test_types(void **state) {
         ink_dtype dtype;
     } types[] = {{"F64", 8, INK_OTHER_DTYPE},  {"F32", 4, INK_F32},         {"F16", 2, INK_F16},
                  {"BF16", 2, INK_BF16},        {"I64", 8, INK_OTHER_DTYPE}, {"I32", 4, INK_OTHER_DTYPE},
-                 {"I16", 2, INK_OTHER_DTYPE},  {"I8", 1, INK_OTHER_DTYPE},  {"U64", 8, INK_OTHER_DTYPE},
+                 {"I16", 2, INK_OTHER_DTYPE},  {"I8", 1, INK_I8},           {"U64", 8, INK_OTHER_DTYPE},
                  {"U32", 4, INK_OTHER_DTYPE},  {"U16", 2, INK_OTHER_DTYPE}, {"U8", 1, INK_OTHER_DTYPE},
                  {"BOOL", 1, INK_OTHER_DTYPE}, {"F8_E4M3", 1, INK_F8_E4M3}, {"F8_E5M2", 1, INK_OTHER_DTYPE}};
     (void)state;

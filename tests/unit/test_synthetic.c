@@ -49,7 +49,8 @@ static void test_forms(void **state) {
         ink_dtype plain, sensitive;
     } cases[] = {{INK_PRECISION_F32, INK_F32, INK_F32},      {INK_PRECISION_BF16, INK_BF16, INK_BF16},
                  {INK_PRECISION_AUTO, INK_BF16, INK_BF16},   {INK_PRECISION_FP8, INK_F8_E4M3, INK_BF16},
-                 {INK_PRECISION_Q8, INK_AFFINE_8, INK_BF16}, {INK_PRECISION_Q4, INK_AFFINE_4, INK_BF16}};
+                 {INK_PRECISION_Q8, INK_AFFINE_8, INK_BF16}, {INK_PRECISION_Q4, INK_AFFINE_4, INK_BF16},
+                 {INK_PRECISION_INT8, INK_I8, INK_BF16}};
     ink_threads *threads = ink_threads_create(2);
     ink_synthetic *synthetic = create(threads);
     float *x = ink_alloc_array(ROWS * COLS, sizeof *x);

@@ -298,7 +298,7 @@ def main():
     p.add_argument("--seed", type=int, default=1, help="picture i uses seed + i")
     p.add_argument("--steps", type=int)
     p.add_argument("--guidance", type=float)
-    p.add_argument("--precision", choices=("f32", "bf16", "fp8", "q8", "q4"), default="f32")
+    p.add_argument("--precision", choices=("f32", "bf16", "fp8", "q8", "q4", "int8"), default="f32")
     p.add_argument("--out", help="keep the pictures in this folder")
     p.add_argument("--verbose", action="store_true", help="print every picture that is not all right")
     args = p.parse_args()

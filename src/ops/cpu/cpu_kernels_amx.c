@@ -1,9 +1,11 @@
 /*
- * cpu_kernels_amx.c - tier `amx`: tier `avx512`, and products of bf16 numbers by tiles (Intel's AMX, since Sapphire Rapids).
+ * cpu_kernels_amx.c - tier `amx`: tier `avx512`, and products of bf16 numbers and of 8-bit integers by tiles (Intel's AMX, since
+ * Sapphire Rapids).
  *
  * A tile register holds 16 rows of 64 bytes. One instruction multiplies a tile of left rows, 16 by 32 numbers, with a tile of
  * right ones, 32 by 16 in pairs, and adds to 16 by 16 sums in f32. Two by two tiles of sums, two left and two right ones are all
- * eight registers: a product of 32 by 32. Numbers below the normal range count as zero, before and after.
+ * eight registers: a product of 32 by 32. Numbers below the normal range count as zero, before and after. Of 8-bit integers it is
+ * 16 by 64 and 64 by 16 in fours, added to int32: the same bytes in the same places.
  */
 #include <immintrin.h>
 #include <stdint.h>
@@ -19,13 +21,16 @@
 #define PRODUCT_BF16 bf16_product
 #define DECODE_AFFINE decode_affine
 #define DECODE_F8_E4M3 decode_f8_e4m3
-static const ink_cpu_product bf16_product;
+#define DECODE_I8 decode_i8
+#define PRODUCT_I8 i8_product
+static const ink_cpu_product bf16_product, i8_product;
 static void decode_affine(uint16_t *dst, const unsigned char *q, bool nibbles, float scale, float bias, int64_t n);
 static void decode_f8_e4m3(uint16_t *dst, const unsigned char *q, float scale, int64_t n);
+static void decode_i8(uint16_t *dst, const int8_t *q, float scale, int64_t n);
 #include "ops/cpu/cpu_kernels_template.h"
 
-/* AMX_TILE of AMX_STEP numbers of 16 rows; AMX_ROWS is the side of a product. */
-enum { AMX_STEP = 32, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
+/* A tile holds AMX_STEP numbers of bf16, AMX_ROW_BYTES integers, of 16 rows; AMX_ROWS is the side of a product. */
+enum { AMX_STEP = 32, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
 
 /* What LDTILECFG reads: palette 1, and the size of each register. */
 typedef struct tile_config {
@@ -87,22 +92,42 @@ static inline void transpose_tile(unsigned char *tile, const unsigned char *rows
     }
 }
 
-static void amx_pack_right_bf16(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
-    enum { AHEAD = 8 * AMX_STEP }; /* how far memory is asked for before it is needed */
+/* n rows of `bytes` bytes, of which four make a word of a right tile. */
+static void pack_right_bytes(void *panel, const unsigned char *w, int64_t stride, int64_t n, int64_t bytes) {
+    enum { AHEAD = 8 * AMX_ROW_BYTES }; /* how far memory is asked for before it is needed */
     for (int64_t half = 0; half < 2; half++) {
         unsigned char *to = (unsigned char *)panel + half * AMX_TILE_BYTES;
         int64_t n_rows = n - 16 * half < 16 ? n - 16 * half : 16;
-        const uint16_t *rows = w + 16 * half * stride;
-        for (int64_t at = 0; at < k; at += AMX_STEP, to += AMX_STEP_BYTES) {
-            if (n_rows == 16 && at + AMX_STEP <= k) {
+        const unsigned char *rows = w + 16 * half * stride;
+        for (int64_t at = 0; at < bytes; at += AMX_ROW_BYTES, to += AMX_STEP_BYTES) {
+            if (n_rows == 16 && at + AMX_ROW_BYTES <= bytes) {
                 for (int64_t i = 0; i < 16; i++) _mm_prefetch((const char *)(rows + i * stride + at + AHEAD), _MM_HINT_T0);
-                transpose_tile(to, (const unsigned char *)(rows + at), stride * (int64_t)sizeof *rows);
+                transpose_tile(to, rows + at, stride);
                 continue;
             }
-            _Alignas(64) uint16_t rest[16][AMX_STEP] = {{0}};
-            size_t bytes = (size_t)(k - at < AMX_STEP ? k - at : AMX_STEP) * sizeof **rest;
-            for (int64_t i = 0; i < n_rows; i++) memcpy(rest[i], rows + i * stride + at, bytes);
-            transpose_tile(to, (const unsigned char *)rest, sizeof *rest);
+            _Alignas(64) unsigned char rest[16][AMX_ROW_BYTES] = {{0}};
+            size_t there = (size_t)(bytes - at < AMX_ROW_BYTES ? bytes - at : AMX_ROW_BYTES);
+            for (int64_t i = 0; i < n_rows; i++) memcpy(rest[i], rows + i * stride + at, there);
+            transpose_tile(to, rest[0], sizeof *rest);
+        }
+    }
+}
+
+static void amx_pack_right_bf16(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
+    const int64_t size = sizeof *w;
+    pack_right_bytes(panel, (const unsigned char *)w, stride * size, n, k * size);
+}
+
+static void amx_pack_right_i8(void *panel, const int8_t *w, int64_t stride, int64_t n, int64_t k) {
+    pack_right_bytes(panel, (const unsigned char *)w, stride, n, k);
+}
+
+static void amx_pack_left_i8(void *panel, const int8_t *rows, int64_t stride, int64_t k) {
+    for (int64_t row = 0; row < AMX_ROWS; row++) {
+        unsigned char *to = (unsigned char *)panel + row * AMX_ROW_BYTES;
+        for (int64_t at = 0; at < k; at += AMX_ROW_BYTES, to += AMX_STEP_BYTES) {
+            uint64_t there = k - at < AMX_ROW_BYTES ? ((uint64_t)1 << (k - at)) - 1 : UINT64_MAX;
+            _mm512_store_si512(to, _mm512_maskz_loadu_epi8(there, rows + row * stride + at));
         }
     }
 }
@@ -144,11 +169,13 @@ static void amx_pack_right_columns(void *panel, const float *const *rows, int64_
 
 /* ---- the product ------------------------------------------------------------------------------------------------------------ */
 
-static void amx_multiply(float *c, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+/* Of integers or of bf16 numbers: `bytes` of each left row. */
+static inline __attribute__((always_inline)) void multiply_tiles(bool integers, void *c, int64_t stride, const void *left,
+                                                                 const void *right, int64_t bytes, bool add, const void *ahead) {
     const unsigned char *a = left, *b = right;
     const char *next = ahead;
-    const int64_t row = stride * (int64_t)sizeof *c;
-    float *c00 = c, *c01 = c + 16, *c10 = c + 16 * stride, *c11 = c10 + 16;
+    const int64_t word = 4, row = stride * word;
+    unsigned char *c00 = c, *c01 = c00 + 16 * word, *c10 = c00 + 16 * row, *c11 = c10 + 16 * word;
     if (add) {
         _tile_loadd(0, c00, row);
         _tile_loadd(1, c01, row);
@@ -160,15 +187,26 @@ static void amx_multiply(float *c, int64_t stride, const void *left, const void 
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (int64_t at = 0; at < k; at += AMX_STEP, a += AMX_STEP_BYTES, b += AMX_STEP_BYTES) {
-        _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + AMX_TILE_BYTES, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + AMX_TILE_BYTES, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+    for (int64_t at = 0; at < bytes; at += AMX_ROW_BYTES, a += AMX_STEP_BYTES, b += AMX_STEP_BYTES) {
+        _tile_loadd(4, a, AMX_ROW_BYTES);
+        _tile_loadd(6, b, AMX_ROW_BYTES);
+        if (integers)
+            _tile_dpbssd(0, 4, 6);
+        else
+            _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, b + AMX_TILE_BYTES, AMX_ROW_BYTES);
+        if (integers)
+            _tile_dpbssd(1, 4, 7);
+        else
+            _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, a + AMX_TILE_BYTES, AMX_ROW_BYTES);
+        if (integers) {
+            _tile_dpbssd(2, 5, 6);
+            _tile_dpbssd(3, 5, 7);
+        } else {
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_dpbf16ps(3, 5, 7);
+        }
         if (next) {
 #pragma GCC unroll 8
             for (int i = 0; i < 8; i++) _mm_prefetch(next + 64 * i, _MM_HINT_T1);
@@ -179,6 +217,14 @@ static void amx_multiply(float *c, int64_t stride, const void *left, const void 
     _tile_stored(1, c01, row);
     _tile_stored(2, c10, row);
     _tile_stored(3, c11, row);
+}
+
+static void amx_multiply(void *c, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+    multiply_tiles(false, c, stride, left, right, k * (int64_t)sizeof(uint16_t), add, ahead);
+}
+
+static void amx_multiply_i8(void *c, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+    multiply_tiles(true, c, stride, left, right, k, add, ahead);
 }
 
 static const ink_cpu_product bf16_product = {
@@ -195,6 +241,21 @@ static const ink_cpu_product bf16_product = {
     .pack_right_bf16 = amx_pack_right_bf16,
     .pack_right_columns = amx_pack_right_columns,
     .multiply = amx_multiply,
+};
+
+static const ink_cpu_product i8_product = {
+    .tile_rows = AMX_ROWS,
+    .tile_cols = AMX_ROWS,
+    .k_unit = AMX_ROW_BYTES,
+    .element_bytes = 1,
+    .k_chunk = 6144,
+    .k_near = 512,
+    .integers = true,
+    .begin = amx_begin,
+    .end = amx_end,
+    .pack_left_i8 = amx_pack_left_i8,
+    .pack_right_i8 = amx_pack_right_i8,
+    .multiply = amx_multiply_i8,
 };
 
 /* ---- decoding --------------------------------------------------------------------------------------------------------------- */
@@ -243,5 +304,14 @@ static void decode_f8_e4m3(uint16_t *dst, const unsigned char *q, float scale, i
         __m512 low = f8_e4m3(_mm_loadu_si128((const void *)(q + i)), s);
         __m512 high = f8_e4m3(_mm_loadu_si128((const void *)(q + i + 16)), s);
         _mm512_storeu_si512(dst + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
+static void decode_i8(uint16_t *dst, const int8_t *q, float scale, int64_t n) {
+    const __m512 s = _mm512_set1_ps(scale);
+    for (int64_t i = 0; i < n; i += 32) {
+        __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(q + i))));
+        __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(q + i + 16))));
+        _mm512_storeu_si512(dst + i, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high, s), _mm512_mul_ps(low, s)));
     }
 }

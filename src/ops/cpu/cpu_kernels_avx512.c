@@ -5,4 +5,7 @@
 #define VECTOR_FLOATS 16
 #define TILE_VECTORS 2
 #define TILE_ROWS 12
+#define I8_UNIT 2 /* as in tier `avx2` */
+#define I8_DOT(sum, right, left) \
+    (int_vector) _mm512_add_epi32((__m512i)(sum), _mm512_madd_epi16((__m512i)(right), _mm512_set1_epi32(left)))
 #include "ops/cpu/cpu_kernels_template.h"

@@ -1,7 +1,7 @@
 /*
  * cpu_kernels_avx512.h - what tiers with 64-byte vectors do by hand: loops around the exponential, for which compilers make twice
- * as many instructions, and the epilogue of products. Included by their kernel files before the template, which then leaves these
- * functions out.
+ * as many instructions, the epilogue of products, and rows in 8 bits. Included by their kernel files before the template, which
+ * then leaves these functions out.
  */
 #ifndef INK_OPS_CPU_CPU_KERNELS_AVX512_H
 #define INK_OPS_CPU_CPU_KERNELS_AVX512_H
@@ -14,6 +14,7 @@
 #include "ops/cpu/cpu_kernels.h"
 
 #define HAVE_EXP_LOOPS
+#define HAVE_I8_ROWS
 
 /* Of the next 16 numbers of n, which are there. */
 static inline __mmask16 lanes_of(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1); }
@@ -79,6 +80,31 @@ static void silu_mul(float *dst, const float *a, const float *b, int64_t n) {
         __m512 y = _mm512_mul_ps(silu_lanes(_mm512_maskz_loadu_ps(there, a + i)), _mm512_maskz_loadu_ps(there, b + i));
         _mm512_mask_storeu_ps(dst + i, there, y);
     }
+}
+
+static uint32_t largest_bits(const float *x, int64_t n) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i largest = _mm512_setzero_si512(), other = largest;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+        other = _mm512_max_epi32(other, _mm512_and_si512(_mm512_loadu_si512(x + i + 16), magnitude));
+    }
+    for (; i < n; i += 16)
+        largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes_of(n - i), x + i), magnitude));
+    return (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(largest, other));
+}
+
+static int32_t round_i8(int8_t *restrict dst, const float *restrict x, float factor, int64_t n) {
+    const __m512 by = _mm512_set1_ps(factor);
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 there = lanes_of(n - i);
+        __m512i codes = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(there, x + i), by));
+        _mm512_mask_cvtepi32_storeu_epi8(dst + i, there, codes);
+        sum = _mm512_add_epi32(sum, codes);
+    }
+    return _mm512_reduce_add_epi32(sum);
 }
 
 static float softmax_block(float *x, int64_t n, float scale, float *max) {

@@ -4,6 +4,8 @@
  *
  * BFMMLA has an arithmetic of its own: products are exact, but the sum of a pair of them and its addition to the accumulator
  * round to odd (an error below one unit in the last place instead of half of one), and subnormal numbers count as zero.
+ *
+ * 8-bit integers are multiplied by SMMLA in the same way, 2 x 8 by 8 x 2. All processors that have one of the two have both.
  */
 #include <arm_neon.h>
 
@@ -15,7 +17,8 @@
 #define TILE_ROWS 6
 #define AFTER_ROW __asm__ volatile("" ::: "memory") /* no loads ahead: there is no register for them, and sums would be spilt */
 #define PRODUCT_BF16 bf16_product
-static const ink_cpu_product bf16_product;
+#define PRODUCT_I8 i8_product
+static const ink_cpu_product bf16_product, i8_product;
 #include "ops/cpu/cpu_kernels_template.h"
 
 /* The same tile as in f32: 24 of 32 registers hold the sums, 3 + 1 the operands of one step. */
@@ -78,9 +81,10 @@ static void bf16_pack_right_columns(void *panel, const float *const *rows, int64
         }
 }
 
-static void bf16_multiply(float *restrict c, int64_t stride, const void *left, const void *right, int64_t k, bool add,
+static void bf16_multiply(void *restrict sums, int64_t stride, const void *left, const void *right, int64_t k, bool add,
                           const void *ahead) {
     (void)ahead;
+    float *c = sums;
     /* sum[i][j]: rows 2 i, 2 i + 1 by columns 2 j, 2 j + 1 */
     float32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
     /* Unrolled, all of them: an array that is indexed in a loop is kept in memory. */
@@ -125,4 +129,75 @@ static const ink_cpu_product bf16_product = {
     .pack_right_bf16 = bf16_pack_right_bf16,
     .pack_right_columns = bf16_pack_right_columns,
     .multiply = bf16_multiply,
+};
+
+/* ---- integers -------------------------------------------------------------------------------------------------------------- */
+
+/* Panels as above, with 8 numbers a step. */
+enum { I8_STEP = 8 };
+
+static void i8_pack_row(int8_t *panel, int64_t n_rows, const int8_t *row, int64_t k) {
+    int64_t i = 0;
+    for (; i + I8_STEP <= k; i += I8_STEP) vst1_s8(panel + i * n_rows, vld1_s8(row + i));
+    if (i == k) return;
+    int8_t rest[I8_STEP] = {0};
+    memcpy(rest, row + i, (size_t)(k - i));
+    vst1_s8(panel + i * n_rows, vld1_s8(rest));
+}
+
+static void i8_pack_left(void *panel, const int8_t *rows, int64_t stride, int64_t k) {
+    for (int64_t row = 0; row < TILE_ROWS; row++) i8_pack_row((int8_t *)panel + row * I8_STEP, TILE_ROWS, rows + row * stride, k);
+}
+
+static void i8_pack_right(void *panel, const int8_t *w, int64_t stride, int64_t n, int64_t k) {
+    int8_t *to = panel;
+    for (int64_t row = 0; row < n; row++) i8_pack_row(to + row * I8_STEP, TILE_COLS, w + row * stride, k);
+    for (int64_t row = n; row < TILE_COLS; row++)
+        for (int64_t i = 0; i < k; i += I8_STEP) vst1_s8(to + row * I8_STEP + i * TILE_COLS, vdup_n_s8(0));
+}
+
+static void i8_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+    (void)ahead;
+    int32_t *c = sums;
+    int32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2]; /* as above */
+#pragma GCC unroll 4
+    for (int i = 0; i < TILE_ROWS / 2; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            const int32_t *at = c + 2 * i * stride + 2 * j;
+            sum[i][j] = add ? vcombine_s32(vld1_s32(at), vld1_s32(at + stride)) : vdupq_n_s32(0);
+        }
+    const int8_t *a = left, *b = right;
+    for (int64_t at = 0; at < k; at += I8_STEP, a += I8_STEP * TILE_ROWS, b += I8_STEP * TILE_COLS) {
+        int8x16_t rows[TILE_ROWS / 2];
+        for (int i = 0; i < TILE_ROWS / 2; i++) rows[i] = vld1q_s8(a + 2 * I8_STEP * i);
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            int8x16_t cols = vld1q_s8(b + 2 * I8_STEP * j);
+#pragma GCC unroll 4
+            for (int i = 0; i < TILE_ROWS / 2; i++) sum[i][j] = vmmlaq_s32(sum[i][j], rows[i], cols);
+            AFTER_ROW;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < TILE_ROWS / 2; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < TILE_COLS / 2; j++) {
+            int32_t *at = c + 2 * i * stride + 2 * j;
+            vst1_s32(at, vget_low_s32(sum[i][j]));
+            vst1_s32(at + stride, vget_high_s32(sum[i][j]));
+        }
+}
+
+static const ink_cpu_product i8_product = {
+    .tile_rows = TILE_ROWS,
+    .tile_cols = TILE_COLS,
+    .k_unit = I8_STEP,
+    .element_bytes = 1,
+    .k_chunk = 2048,
+    .k_near = 2048,
+    .integers = true,
+    .pack_left_i8 = i8_pack_left,
+    .pack_right_i8 = i8_pack_right,
+    .multiply = i8_multiply,
 };

@@ -6,7 +6,8 @@
  *   AFTER_ROW        statement after each row of a step of the matrix tile, if the compiler needs one to keep within the registers
  *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
  *   HAVE_EXP_LOOPS   if silu_row, silu_mul, softmax_block and epilogue are declared before
- *   DECODE_AFFINE, DECODE_F8_E4M3   static functions that are declared before, if the tier has them
+ *   DECODE_AFFINE, DECODE_F8_E4M3, DECODE_I8   static functions that are declared before, if the tier has them
+ *   what cpu_kernels_integers.h asks for
  *   TILE_ROWS        rows of the tile; TILE_ROWS * TILE_VECTORS + TILE_VECTORS + 1 registers are in use at once
  *
  * Everything is static: an inline function that another object could pick up would carry this tier's instructions to machines
@@ -31,9 +32,10 @@ typedef float vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(float))))
 
 /* ---- products in f32 ----------------------------------------------------------------------------------------------------- */
 
-static void f32_multiply(float *restrict c, int64_t stride, const void *left, const void *right, int64_t k, bool add,
+static void f32_multiply(void *restrict sums, int64_t stride, const void *left, const void *right, int64_t k, bool add,
                          const void *ahead) {
     (void)ahead;
+    float *restrict c = sums;
     vector sum[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 16
     for (int row = 0; row < TILE_ROWS; row++)
@@ -131,6 +133,8 @@ static const ink_cpu_product f32_product = {
     .pack_right_columns = f32_pack_right_columns,
     .multiply = f32_multiply,
 };
+
+#include "ops/cpu/cpu_kernels_integers.h"
 
 /* Sums in double: a mean of many values far from zero would otherwise lose the digits that the variance needs. */
 static double sum_lanes(const double *lane) {
@@ -305,7 +309,12 @@ const ink_cpu_kernels INK_KERNELS = {
 #ifdef DECODE_AFFINE
     .decode_affine = DECODE_AFFINE,
     .decode_f8_e4m3 = DECODE_F8_E4M3,
+    .decode_i8 = DECODE_I8,
 #endif
+    .i8 = &PRODUCT_I8,
+    .largest_bits = largest_bits,
+    .round_i8 = round_i8,
+    .scale_sums = scale_sums,
     .epilogue = epilogue,
     .layernorm_modulate = layernorm_modulate,
     .gated_add = gated_add,

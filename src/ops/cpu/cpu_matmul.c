@@ -9,10 +9,14 @@
  * then a group of output columns: it packs the group's weights for a chunk of the inner dimension, decoding or rounding them on
  * the way, so that they stay in the second-level cache while all left panels pass by. Weights are so read once for each block of
  * rows, in the form in which they are stored. Every sum runs along the inner dimension from first to last, whatever the blocks.
+ *
+ * Weights in 8-bit integers are multiplied by left rows in such, whose scales are found when they are packed. Their sums become
+ * numbers when the inner dimension is through; a branch is then added to them, as numbers, by tiles of the same shape.
  */
 #include <string.h>
 
 #include "ops/cpu/cpu_ops.h"
+#include "tensor/quantize.h"
 
 enum {
     GROUP_COLS = 128,  /* a multiple of every product's tile_cols */
@@ -23,9 +27,26 @@ enum {
 _Static_assert(PIECE_INNER % INK_MAX_GROUP == 0, "pieces must hold whole groups and blocks");
 _Static_assert(INK_WORKSPACE_BYTES - SUMS_BYTES >= GROUP_COLS * 3072 * 2, "a chunk of weights has no room");
 
+/* A run of the inner dimension that one kind of tiles multiplies: all of it, or integers and then the branch beside them. */
+typedef struct section {
+    const ink_cpu_product *tiles;
+    int64_t first, end; /* stretches, see below */
+    int64_t n_parts;    /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
+    int64_t inner;      /* of the panels: all stretches, each padded to whole steps; left ones have it for each part */
+    int64_t at_bytes;   /* where it begins in a left panel */
+} section;
+
+/* What turns the integers of a left row back into numbers, and what its sums are too large by. */
+typedef struct row_scale {
+    float scale;
+    int32_t offset;
+} row_scale;
+
 typedef struct product {
     const ink_cpu_kernels *kernels;
-    const ink_cpu_product *tiles;
+    section sections[2];
+    int n_sections;
+    int64_t tile_rows; /* of all sections, whose tiles have one shape */
     ink_threads *threads;
     ink_tensor dst, x;
     const ink_weight *w;
@@ -37,10 +58,10 @@ typedef struct product {
     int64_t out_width;          /* of a convolution */
     bool may_round;
     int64_t n_taps;
-    int64_t n_parts; /* 2: left numbers are what bf16 makes of them, and then what bf16 makes of the rest */
-    int64_t inner;   /* of the panels: all taps and the branch, each padded to whole steps; left ones have it for each part */
     unsigned char *packed;
-    int64_t row0, n_rows; /* of the block */
+    int64_t panel_bytes;
+    row_scale *row_scales; /* of integers: behind the panels, one for each row */
+    int64_t row0, n_rows;  /* of the block */
     int64_t n_groups, n_splits;
 } product;
 
@@ -52,10 +73,8 @@ typedef struct stretch {
     int64_t col, k, at;
 } stretch;
 
-static int64_t n_stretches(const product *p) { return p->n_taps + (p->low != NULL); }
-
-static stretch stretch_at(const product *p, int64_t part, int64_t tap) {
-    int64_t at = part * p->inner + tap * ink_cpu_round_up(p->x.cols, p->tiles->k_unit);
+static stretch stretch_at(const product *p, const section *s, int64_t part, int64_t tap) {
+    int64_t at = part * s->inner + (tap - s->first) * ink_cpu_round_up(p->x.cols, s->tiles->k_unit);
     if (tap < p->n_taps) return (stretch){p->w, tap * p->x.cols, p->x.cols, at};
     return (stretch){p->w->up, 0, p->low->cols, at};
 }
@@ -71,8 +90,8 @@ static const float *left_row(const product *p, int64_t m, int64_t tap) {
     return ink_row(p->x, y * s->width + x);
 }
 
-static unsigned char *left_panel(const product *p, int64_t panel) {
-    return p->packed + panel * p->tiles->tile_rows * p->n_parts * p->inner * p->tiles->element_bytes;
+static unsigned char *left_panel(const product *p, const section *s, int64_t panel) {
+    return p->packed + panel * p->panel_bytes + s->at_bytes;
 }
 
 /* Packs what rounding to bf16 leaves of k numbers of each row. */
@@ -90,25 +109,54 @@ static void pack_rest(const ink_cpu_product *t, unsigned char *panel, const floa
     }
 }
 
-static void pack_left_task(void *context, int64_t panel, int64_t worker) {
-    (void)worker;
-    const product *p = context;
-    const ink_cpu_product *t = p->tiles;
-    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
+/* Packs rows of n_rows that are there as integers, each by its own scale. */
+static void pack_integers(const product *p, const section *s, int64_t panel) {
+    const ink_cpu_product *t = s->tiles;
+    int8_t codes[INK_MAX_TILE_ROWS * PIECE_INNER];
+    row_scale *scales = p->row_scales + panel * t->tile_rows;
+    float inverse[INK_MAX_TILE_ROWS];
+    int32_t sums[INK_MAX_TILE_ROWS] = {0};
+    int64_t row0 = panel * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - row0);
+    for (int64_t i = 0; i < n; i++)
+        scales[i].scale = ink_i8_scale(p->kernels->largest_bits(ink_row(p->x, p->row0 + row0 + i), p->x.cols), &inverse[i]);
+    memset(codes, 0, sizeof codes);
+    for (int64_t at = 0; at < p->x.cols; at += PIECE_INNER) {
+        int64_t k = ink_cpu_min(PIECE_INNER, p->x.cols - at);
+        for (int64_t i = 0; i < n; i++)
+            if (inverse[i] > 0)
+                sums[i] += p->kernels->round_i8(codes + i * PIECE_INNER, ink_row(p->x, p->row0 + row0 + i) + at, inverse[i], k);
+        t->pack_left_i8(left_panel(p, s, panel) + at * t->tile_rows * t->element_bytes, codes, PIECE_INNER, k);
+    }
+    for (int64_t i = 0; i < n; i++) scales[i].offset = sums[i] * t->right_offset;
+}
+
+static void pack_numbers(const product *p, const section *s, int64_t panel) {
+    const ink_cpu_product *t = s->tiles;
+    for (int64_t tap = s->first; tap < s->end; tap++) {
         const float *rows[INK_MAX_TILE_ROWS];
         for (int64_t i = 0; i < t->tile_rows; i++) {
             int64_t m = panel * t->tile_rows + i;
             rows[i] = m < p->n_rows ? left_row(p, p->row0 + m, tap) : NULL;
         }
-        for (int64_t part = 0; part < p->n_parts; part++) {
-            stretch s = stretch_at(p, part, tap);
-            unsigned char *to = left_panel(p, panel) + s.at * t->tile_rows * t->element_bytes;
+        for (int64_t part = 0; part < s->n_parts; part++) {
+            stretch at = stretch_at(p, s, part, tap);
+            unsigned char *to = left_panel(p, s, panel) + at.at * t->tile_rows * t->element_bytes;
             if (part == 0)
-                t->pack_left(to, rows, s.k);
+                t->pack_left(to, rows, at.k);
             else
-                pack_rest(t, to, rows, s.k);
+                pack_rest(t, to, rows, at.k);
         }
     }
+}
+
+static void pack_left_task(void *context, int64_t panel, int64_t worker) {
+    (void)worker;
+    const product *p = context;
+    for (const section *s = p->sections; s < p->sections + p->n_sections; s++)
+        if (s->tiles->integers)
+            pack_integers(p, s, panel);
+        else
+            pack_numbers(p, s, panel);
 }
 
 /* ---- weights --------------------------------------------------------------------------------------------------------------- */
@@ -124,8 +172,9 @@ static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink
                                    ink_weight_scale(w, w->scales, group), ink_weight_scale(w, w->biases, group), w->group);
         }
     } else if (w->dtype == INK_F8_E4M3 && n % 32 == 0 && kernels->decode_f8_e4m3) {
-        float scale = w->scales ? ink_weight_scale(w, w->scales, w->n_scales > 1 ? row : 0) : 1;
-        kernels->decode_f8_e4m3(dst, (const unsigned char *)w->data + first, scale, n);
+        kernels->decode_f8_e4m3(dst, (const unsigned char *)w->data + first, ink_weight_row_scale(w, row), n);
+    } else if (w->dtype == INK_I8 && n % 32 == 0 && kernels->decode_i8) {
+        kernels->decode_i8(dst, (const int8_t *)w->data + first, ink_weight_row_scale(w, row), n);
     } else {
         float wide[PIECE_INNER];
         ink_weight_decode(wide, w, row, col, n);
@@ -134,10 +183,12 @@ static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink
 }
 
 /* Packs k <= PIECE_INNER columns from col on of n rows from row on. */
-static void pack_right(const product *p, void *panel, const ink_weight *w, int64_t row, int64_t n, int64_t col, int64_t k) {
-    const ink_cpu_product *t = p->tiles;
+static void pack_right(const product *p, const ink_cpu_product *t, void *panel, const ink_weight *w, int64_t row, int64_t n,
+                       int64_t col, int64_t k) {
     int64_t at = row * w->cols + col;
-    if (w->dtype == INK_BF16) {
+    if (t->integers) {
+        t->pack_right_i8(panel, (const int8_t *)w->data + at, w->cols, n, k);
+    } else if (w->dtype == INK_BF16) {
         t->pack_right_bf16(panel, (const uint16_t *)w->data + at, w->cols, n, k);
     } else if (w->dtype == INK_F32) {
         t->pack_right_f32(panel, (const float *)w->data + at, w->cols, n, k);
@@ -153,15 +204,16 @@ static void pack_right(const product *p, void *panel, const ink_weight *w, int64
 }
 
 /* Packs the chunk [k0, k1) of the panels for n_cols outputs from col0 on: panel after panel of tile_cols. */
-static void pack_group(const product *p, unsigned char *right, int64_t col0, int64_t n_cols, int64_t k0, int64_t k1) {
-    const ink_cpu_product *t = p->tiles;
-    for (int64_t tap = 0; tap < n_stretches(p); tap++) {
-        stretch s = stretch_at(p, 0, tap);
-        int64_t first = k0 > s.at ? k0 : s.at, end = ink_cpu_min(k1, s.at + s.k);
+static void pack_group(const product *p, const section *s, unsigned char *right, int64_t col0, int64_t n_cols, int64_t k0,
+                       int64_t k1) {
+    const ink_cpu_product *t = s->tiles;
+    for (int64_t tap = s->first; tap < s->end; tap++) {
+        stretch at = stretch_at(p, s, 0, tap);
+        int64_t first = k0 > at.at ? k0 : at.at, end = ink_cpu_min(k1, at.at + at.k);
         for (int64_t k = first; k < end; k += PIECE_INNER)
             for (int64_t col = 0; col < n_cols; col += t->tile_cols)
-                pack_right(p, right + (col * (k1 - k0) + (k - k0) * t->tile_cols) * t->element_bytes, s.w, col0 + col,
-                           ink_cpu_min(t->tile_cols, n_cols - col), s.col + k - s.at, ink_cpu_min(PIECE_INNER, end - k));
+                pack_right(p, t, right + (col * (k1 - k0) + (k - k0) * t->tile_cols) * t->element_bytes, at.w, col0 + col,
+                           ink_cpu_min(t->tile_cols, n_cols - col), at.col + k - at.at, ink_cpu_min(PIECE_INNER, end - k));
     }
 }
 
@@ -184,9 +236,8 @@ static void expect_rows(const product *p, int64_t row, int64_t n, int64_t col, i
  * sums [tile_rows, n_cols], = or +=, a left panel times the chunk of k that `right` holds. In pieces of k that leave the left
  * panel's in the first-level cache for all columns.
  */
-static void multiply_panel(const product *p, float *sums, const unsigned char *left, const unsigned char *ahead,
+static void multiply_panel(const ink_cpu_product *t, float *sums, const unsigned char *left, const unsigned char *ahead,
                            const unsigned char *right, int64_t n_cols, int64_t k, bool add) {
-    const ink_cpu_product *t = p->tiles;
     const int64_t step = t->tile_rows * t->element_bytes;
     for (int64_t at = 0; at < k; at += t->k_near) {
         int64_t n = ink_cpu_min(t->k_near, k - at);
@@ -196,50 +247,86 @@ static void multiply_panel(const product *p, float *sums, const unsigned char *l
     }
 }
 
+/* What is left to do when all integers of a panel of rows are summed. */
+static void scale_rows(const product *p, float *sums, int64_t panel, int64_t n, const float *of_cols, int64_t n_cols) {
+    const row_scale *scales = p->row_scales + panel * p->tile_rows;
+    for (int64_t i = 0; i < n; i++)
+        p->kernels->scale_sums(sums + i * GROUP_COLS, of_cols, scales[i].scale, scales[i].offset, n_cols);
+}
+
+/* How much of a section's inner dimension is taken at once. */
+static int64_t chunk_of(const section *s) {
+    int64_t n_chunks = (s->inner + s->tiles->k_chunk - 1) / s->tiles->k_chunk;
+    return ink_cpu_round_up((s->inner + n_chunks - 1) / n_chunks, PIECE_INNER);
+}
+
+/* The chunk [k0, k1) of a section for a group of columns and the panels first .. end. Sums of one panel lie over those of the
+   one before where nothing is added to them later. */
+static void multiply_chunk(const product *p, const section *s, int64_t k0, int64_t k1, int64_t col0, int64_t first, int64_t end,
+                           unsigned char *workspace, const float *of_cols) {
+    const ink_cpu_product *t = s->tiles;
+    unsigned char *right = workspace + SUMS_BYTES;
+    int64_t n_cols = ink_cpu_min(GROUP_COLS, p->dst.cols - col0), tile_step = t->tile_rows * t->element_bytes;
+    bool starts = s == p->sections && k0 == 0, complete = k1 == s->inner;
+    bool stores = complete && s == p->sections + p->n_sections - 1;
+    pack_group(p, s, right, col0, n_cols, k0, k1);
+    for (int64_t i = first; i < end; i++) {
+        const unsigned char *left = left_panel(p, s, i) + k0 * tile_step;
+        const unsigned char *ahead = i + 1 < end ? left_panel(p, s, i + 1) + k0 * tile_step : NULL;
+        float *sums = (float *)(void *)workspace + (starts && stores ? 0 : (i - first) * t->tile_rows * GROUP_COLS);
+        int64_t row = p->row0 + i * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows);
+        if (stores) expect_rows(p, row, n, col0, n_cols);
+        for (int64_t part = 0; part < s->n_parts; part++)
+            multiply_panel(t, sums, left + part * s->inner * tile_step, ahead, right, n_cols, k1 - k0, !starts || part > 0);
+        if (complete && t->integers) scale_rows(p, sums, i, n, of_cols, n_cols);
+        if (stores) store_rows(p, sums, row, n, col0, n_cols);
+    }
+}
+
 /* A group of columns, for a part of the block's rows. */
 static void group_task(void *context, int64_t task, int64_t worker) {
     const product *p = context;
-    const ink_cpu_product *t = p->tiles;
-    int64_t n_panels = (p->n_rows + t->tile_rows - 1) / t->tile_rows, split = task / p->n_groups;
+    int64_t n_panels = (p->n_rows + p->tile_rows - 1) / p->tile_rows, split = task / p->n_groups;
     int64_t first = n_panels * split / p->n_splits, end = n_panels * (split + 1) / p->n_splits;
-    int64_t col0 = task % p->n_groups * GROUP_COLS, n_cols = ink_cpu_min(GROUP_COLS, p->dst.cols - col0);
-    unsigned char *workspace = ink_threads_workspace(p->threads, worker), *right = workspace + SUMS_BYTES;
-    int64_t n_chunks = (p->inner + t->k_chunk - 1) / t->k_chunk;
-    int64_t chunk = ink_cpu_round_up((p->inner + n_chunks - 1) / n_chunks, PIECE_INNER),
-            tile_step = t->tile_rows * t->element_bytes;
-    if (t->begin) t->begin();
-    for (int64_t k0 = 0; k0 < p->inner; k0 += chunk) {
-        int64_t k1 = ink_cpu_min(p->inner, k0 + chunk), k = k1 - k0;
-        pack_group(p, right, col0, n_cols, k0, k1);
-        for (int64_t i = first; i < end; i++) {
-            const unsigned char *left = left_panel(p, i) + k0 * tile_step;
-            const unsigned char *ahead = i + 1 < end ? left_panel(p, i + 1) + k0 * tile_step : NULL;
-            float *sums = (float *)(void *)workspace + (n_chunks > 1 ? (i - first) * t->tile_rows * GROUP_COLS : 0);
-            int64_t row = p->row0 + i * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows);
-            if (k1 == p->inner) expect_rows(p, row, n, col0, n_cols);
-            for (int64_t part = 0; part < p->n_parts; part++)
-                multiply_panel(p, sums, left + part * p->inner * tile_step, ahead, right, n_cols, k, k0 > 0 || part > 0);
-            if (k1 == p->inner) store_rows(p, sums, row, n, col0, n_cols);
-        }
+    int64_t col0 = task % p->n_groups * GROUP_COLS;
+    float of_cols[GROUP_COLS];
+    for (int64_t i = 0; p->row_scales && i < GROUP_COLS && col0 + i < p->dst.cols; i++)
+        of_cols[i] = ink_weight_row_scale(p->w, col0 + i);
+    for (const section *s = p->sections; s < p->sections + p->n_sections; s++) {
+        if (s->tiles->begin) s->tiles->begin();
+        for (int64_t k0 = 0, chunk = chunk_of(s); k0 < s->inner; k0 += chunk)
+            multiply_chunk(p, s, k0, ink_cpu_min(s->inner, k0 + chunk), col0, first, end, ink_threads_workspace(p->threads, worker),
+                           of_cols);
+        if (s->tiles->end) s->tiles->end();
     }
-    if (t->end) t->end();
+}
+
+static void add_section(product *p, const ink_cpu_product *tiles, int64_t n_parts, int64_t first, int64_t end) {
+    section *s = &p->sections[p->n_sections++];
+    *s = (section){.tiles = tiles, .first = first, .end = end, .n_parts = n_parts, .at_bytes = p->panel_bytes};
+    for (int64_t tap = first; tap < end; tap++)
+        s->inner += ink_cpu_round_up(tap < p->n_taps ? p->x.cols : p->low->cols, tiles->k_unit);
+    p->panel_bytes += ink_cpu_round_up(tiles->tile_rows * n_parts * s->inner * tiles->element_bytes, 64);
+    p->tile_rows = tiles->tile_rows;
 }
 
 static void run(const ink_device *d, product *p) {
     p->kernels = ink_cpu_kernels_of(d);
-    p->tiles = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
     p->threads = d->threads;
-    int64_t padded = ink_cpu_round_up(p->x.cols, p->tiles->k_unit);
-    p->inner = p->n_taps * padded + (p->low ? ink_cpu_round_up(p->low->cols, p->tiles->k_unit) : 0);
-    p->n_parts = p->tiles->element_bytes == 2 && !p->may_round ? 2 : 1;
+    const ink_cpu_product *numbers = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
+    bool integers = ink_weight_takes_integers(p->w, p->may_round);
+    int64_t n_parts = numbers->element_bytes == 2 && !p->may_round ? 2 : 1, n_stretches = p->n_taps + (p->low != NULL);
+    if (integers) add_section(p, p->kernels->i8, 1, 0, p->n_taps);
+    if (!integers || p->low) add_section(p, numbers, n_parts, integers ? p->n_taps : 0, n_stretches);
     p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
     int64_t most = ink_packed_rows(p->n_taps), n_blocks = (p->dst.rows + most - 1) / most;
     int64_t n_threads = ink_threads_count(d->threads);
-    int64_t block = ink_cpu_round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tiles->tile_rows);
+    int64_t block = ink_cpu_round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tile_rows);
+    if (integers) p->row_scales = (row_scale *)(void *)(p->packed + block / p->tile_rows * p->panel_bytes);
     for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
         p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
-        int64_t n_panels = (p->n_rows + p->tiles->tile_rows - 1) / p->tiles->tile_rows;
+        int64_t n_panels = (p->n_rows + p->tile_rows - 1) / p->tile_rows;
         p->n_splits = p->n_groups % n_threads == 0 || p->n_groups > 4 * n_threads ? 1 : ink_cpu_min(n_panels, n_threads);
         ink_threads_run(d->threads, n_panels, pack_left_task, p);
         ink_threads_run(d->threads, p->n_groups * p->n_splits, group_task, p);

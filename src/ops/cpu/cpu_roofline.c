@@ -42,6 +42,8 @@ static void fill(void *context, int64_t task, int64_t worker) {
         }
         if (t->tiles->element_bytes == 4)
             memcpy(at, numbers, sizeof numbers);
+        else if (t->tiles->integers)
+            for (int i = 0; i < 64; i++) state = state * 1664525 + 1013904223, memcpy(at + i, &state, sizeof state);
         else
             for (int half = 0; half < 2; half++) ink_convert((uint16_t *)(void *)at + 64 * half, INK_BF16, numbers, INK_F32, 64);
     }
@@ -83,8 +85,8 @@ static double best_rate(const trial *t, const ink_device *device, double seconds
 double ink_cpu_peak_flops(const ink_device *device, ink_dtype weights, double seconds) {
     const ink_cpu_kernels *kernels = ink_cpu_kernels_of(device);
     if (!kernels) return 0;
-    trial t = {
-        .tiles = weights != INK_F32 && kernels->bf16 ? kernels->bf16 : kernels->f32, .threads = device->threads, .passes = 1};
+    const ink_cpu_product *numbers = weights != INK_F32 && kernels->bf16 ? kernels->bf16 : kernels->f32;
+    trial t = {.tiles = weights == INK_I8 ? kernels->i8 : numbers, .threads = device->threads, .passes = 1};
     for (int64_t i = 0; i < 4; i++) ink_threads_run(device->threads, ink_threads_count(device->threads), fill, &t);
     return best_rate(&t, device, seconds);
 }

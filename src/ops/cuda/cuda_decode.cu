@@ -18,7 +18,7 @@ struct stored {
     int64_t groups; /* in a row; AFFINE */
     int group_bits; /* a group has 1 << group_bits elements; AFFINE */
     ink_dtype scale_dtype;
-    bool scale_per_row; /* F8 */
+    bool scale_per_row; /* F8 and I8 */
 };
 
 static __device__ unsigned load_u16(const unsigned char *p) {
@@ -51,6 +51,7 @@ template <ink_dtype FORM> static __device__ float stored_one(const unsigned char
     if constexpr (FORM == INK_F16) return of_f16(load_u16(data + 2 * i));
     if constexpr (FORM == INK_F8_E4M3) return of_f8(data[i]);
     if constexpr (FORM == INK_AFFINE_8) return (float)data[i];
+    if constexpr (FORM == INK_I8) return (float)(signed char)data[i];
     if constexpr (FORM == INK_AFFINE_4) return (float)(data[i / 2] >> (i % 2 * 4) & 15);
     return 0;
 }
@@ -65,13 +66,13 @@ template <ink_dtype FORM> static __device__ void stored_eight(const unsigned cha
 #pragma unroll
         for (int j = 0; j < INK_PIECE; j++) v[j] = of_f16(words[j / 2] >> (j % 2 * 16) & 0xffff);
     }
-    if constexpr (FORM == INK_F8_E4M3 || FORM == INK_AFFINE_8) {
+    if constexpr (FORM == INK_F8_E4M3 || FORM == INK_AFFINE_8 || FORM == INK_I8) {
         const uint2 bits = *reinterpret_cast<const uint2 *>(data + i);
         const unsigned words[2] = {bits.x, bits.y};
 #pragma unroll
         for (int j = 0; j < INK_PIECE; j++) {
             const unsigned byte = words[j / 4] >> (j % 4 * 8) & 0xff;
-            v[j] = FORM == INK_F8_E4M3 ? of_f8(byte) : (float)byte;
+            v[j] = FORM == INK_F8_E4M3 ? of_f8(byte) : FORM == INK_I8 ? (float)(signed char)byte : (float)byte;
         }
     }
     if constexpr (FORM == INK_AFFINE_4) {
@@ -82,14 +83,14 @@ template <ink_dtype FORM> static __device__ void stored_eight(const unsigned cha
 }
 
 static bool pieces_aligned(const ink_weight *w) {
-    size_t bytes = w->dtype == INK_AFFINE_4 ? 4 : w->dtype == INK_AFFINE_8 || w->dtype == INK_F8_E4M3 ? 8 : 16;
+    size_t bytes = w->dtype == INK_AFFINE_4 ? 4 : w->dtype == INK_AFFINE_8 || w->dtype == INK_F8_E4M3 || w->dtype == INK_I8 ? 8 : 16;
     return ink_is_aligned(w->data, bytes) && w->cols % INK_PIECE == 0 && w->group % INK_PIECE == 0;
 }
 
 /* What element = stored * scale + bias needs at (row, col). */
 template <ink_dtype FORM> static __device__ void load_affine(const stored &w, int64_t row, int64_t col, float *scale, float *bias) {
     *scale = 1, *bias = 0;
-    if constexpr (FORM == INK_F8_E4M3)
+    if constexpr (FORM == INK_F8_E4M3 || FORM == INK_I8)
         if (w.scales) *scale = load_scale(w.scales, w.scale_dtype, w.scale_per_row ? row : 0);
     if constexpr (FORM == INK_AFFINE_4 || FORM == INK_AFFINE_8) {
         const int64_t group = row * w.groups + (col >> w.group_bits);
@@ -161,7 +162,8 @@ bool ink_cuda_decodes(const ink_weight *w) {
     case INK_F16:
     case INK_F8_E4M3:
     case INK_AFFINE_4:
-    case INK_AFFINE_8: return true;
+    case INK_AFFINE_8:
+    case INK_I8: return true;
     default: return false;
     }
 }
@@ -175,6 +177,7 @@ void ink_cuda_decode_weight(ink_cuda *c, void *dst, ink_dtype type, int64_t ld, 
     case INK_F8_E4M3: decode_form<INK_F8_E4M3>(c, dst, type, ld, w); break;
     case INK_AFFINE_4: decode_form<INK_AFFINE_4>(c, dst, type, ld, w); break;
     case INK_AFFINE_8: decode_form<INK_AFFINE_8>(c, dst, type, ld, w); break;
+    case INK_I8: decode_form<INK_I8>(c, dst, type, ld, w); break;
     default:
         ink_cuda_fail(c, "weight%s%s: form %d cannot be decoded on the device; it must be converted before it is uploaded",
                       w->name ? " " : "", w->name ? w->name : "", (int)w->dtype);
