@@ -21,8 +21,8 @@ typedef struct ink_device_memory {
     void (*release_shared)(const struct ink_device *, void *memory);
     void (*upload)(const struct ink_device *, void *dst, const void *src, size_t bytes);   /* src is free when it returns */
     void (*download)(const struct ink_device *, void *dst, const void *src, size_t bytes); /* dst is there when it returns */
-    /* The same for much, in two halves: page-locked memory of the host, *bytes of it (NULL after a failure), which the caller fills,
-       and its first bytes on their way. While they are, the next staging is already to be had. */
+    /* The same for much, in two halves: page-locked memory of the host, *bytes of it (NULL after a failure), which the caller
+       fills, and its first bytes on their way. While they are, the next staging is already to be had. */
     void *(*staging)(const struct ink_device *, size_t *bytes);
     void (*send)(const struct ink_device *, void *dst, const void *staging, size_t bytes);
     void (*wait)(const struct ink_device *); /* until all that was queued is done */

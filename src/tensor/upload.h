@@ -1,5 +1,6 @@
 /*
- * upload.h - numbers from files to where a device reads them, by several threads: one alone copies far slower than the link carries.
+ * upload.h - numbers from files to where a device reads them, by several threads: one alone copies far slower than the link
+ * carries.
  */
 #ifndef INK_TENSOR_UPLOAD_H
 #define INK_TENSOR_UPLOAD_H

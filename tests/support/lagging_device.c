@@ -516,8 +516,8 @@ static void close_device(ink_device *device) {
 
 ink_device lagging_device(int64_t total_bytes) {
     static const ink_device_memory memory = {
-        take_device, give_device, take_shared,  give_shared, move,   move, staging, move,          wait_for_all, tell,  failure, begin_aside,
-        end_aside,   join_aside,  record_begin, record_end,  replay, record_release, fetch,        await, leave};
+        take_device, give_device, take_shared, give_shared,  move,       move,   staging,        move,  wait_for_all, tell, failure,
+        begin_aside, end_aside,   join_aside,  record_begin, record_end, replay, record_release, fetch, await,        leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
                                 rope_half,   attention,          silu_mul,
