@@ -9,43 +9,11 @@
  */
 #include <type_traits>
 
-#include "cuda_state.h"
+#include "ops/cuda/cuda_pack.h"
 
 namespace {
 
 /* ---- parts of rows ------------------------------------------------------------------------------------------------- */
-
-/* W elements, read and written at once. */
-template <typename T, int W> struct alignas(sizeof(T) * W) pack {
-    T e[W];
-
-    __device__ float get(int i) const { return ink_load(&e[i]); }
-    __device__ void set(const float (&v)[W]) {
-#pragma unroll
-        for (int i = 0; i < W; i++) ink_store(&e[i], v[i]);
-    }
-};
-
-/* As words. Elements that are variables of their own are taken apart, and so waited for, right after each read. */
-template <> struct alignas(8) pack<__nv_bfloat16, 4> {
-    unsigned words[2]; /* the first element of two is in the low half */
-
-    __device__ float get(int i) const { return __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16); }
-    __device__ void set(const float (&v)[4]) {
-#pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            unsigned low = __bfloat16_as_ushort(__float2bfloat16_rn(v[i])),
-                     high = __bfloat16_as_ushort(__float2bfloat16_rn(v[i + 1]));
-            words[i / 2] = high << 16 | low;
-        }
-    }
-};
-
-template <int W, typename T> __device__ void load_pack(float (&v)[W], const T *p) {
-    pack<T, W> raw = *reinterpret_cast<const pack<T, W> *>(p);
-#pragma unroll
-    for (int i = 0; i < W; i++) v[i] = raw.get(i);
-}
 
 /* A row [1, n] of either type. */
 struct row_vector {
@@ -96,12 +64,6 @@ template <typename T, int W, int N> struct row_part {
     __device__ float at(int k, int i) const { return raw[k].get(i); }
     __device__ void set(int k, const float (&v)[W]) { raw[k].set(v); }
 };
-
-template <int W, typename T> __device__ void store_pack(T *p, const float (&v)[W]) {
-    pack<T, W> raw;
-    raw.set(v);
-    *reinterpret_cast<pack<T, W> *>(p) = raw;
-}
 
 /* ---- sums ----------------------------------------------------------------------------------------------------------- */
 
@@ -218,8 +180,8 @@ __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) 
     read_row<ADDS, TX, TY>(x, a, t, cols);
 
     /*
-     * x may be far from 0 and vary little, or close to its mean: the mean must be known better than f32 has it. So each thread keeps
-     * what its sum rounds away, and the sums of threads meet in double.
+     * x may be far from 0 and vary little, or close to its mean: the mean must be known better than f32 has it. So each thread
+     * keeps what its sum rounds away, and the sums of threads meet in double.
      */
     float sum = 0, rounded = 0;
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
@@ -285,13 +247,6 @@ __global__ void __launch_bounds__(MAX_THREADS) rmsnorm_rows(norm_arguments a) {
         }
         store_pack(dst + col, v);
     });
-}
-
-/* Whether each row can be read in packs of n elements. */
-bool in_packs(ink_tensor x, int64_t n) {
-    int64_t size = x.type == INK_BF16 ? 2 : 4;
-    return reinterpret_cast<uintptr_t>(x.data) % (uintptr_t)(n * size) == 0 && x.cols % n == 0 &&
-           (x.rows <= 1 || x.stride % n == 0);
 }
 
 bool in_packs(row_vector x, int64_t n) { return reinterpret_cast<uintptr_t>(x.data) % (uintptr_t)(n * (x.bf16 ? 2 : 4)) == 0; }

@@ -7,27 +7,11 @@
 
 #include <type_traits>
 
-#include "cuda_state.h"
+#include "ops/cuda/cuda_pack.h"
 
 namespace {
 
 /* ---- going over rows ------------------------------------------------------------------------------------------------ */
-
-/* W elements, read and written at once. */
-template <typename T, int W> struct alignas(sizeof(T) * W) pack { T e[W]; };
-
-template <int W, typename T> __device__ void load_pack(float (&v)[W], const T *p) {
-    pack<T, W> raw = *reinterpret_cast<const pack<T, W> *>(p);
-#pragma unroll
-    for (int i = 0; i < W; i++) v[i] = ink_load(&raw.e[i]);
-}
-
-template <int W, typename T> __device__ void store_pack(T *p, const float (&v)[W]) {
-    pack<T, W> raw;
-#pragma unroll
-    for (int i = 0; i < W; i++) ink_store(&raw.e[i], v[i]);
-    *reinterpret_cast<pack<T, W> *>(p) = raw;
-}
 
 template <typename T> __device__ T *at(ink_tensor x, int64_t row, int64_t col) {
     return reinterpret_cast<T *>(x.data) + row * x.stride + col;
@@ -60,13 +44,6 @@ template <int W, typename F> void launch(ink_cuda *c, int64_t rows, int64_t cols
     dim3 grid((unsigned)least((rows + height - 1) / height, MAX_GRID_X), (unsigned)least((packs + width - 1) / width, MAX_GRID_Y));
     go_over<W><<<grid, dim3(width, height), 0, c->stream>>>(rows, cols, f);
     ink_cuda_launched(c, name);
-}
-
-/* Whether each row can be read in packs of n elements. */
-bool in_packs(ink_tensor x, int64_t n) {
-    int64_t size = x.type == INK_BF16 ? 2 : 4;
-    return reinterpret_cast<uintptr_t>(x.data) % (uintptr_t)(n * size) == 0 && x.cols % n == 0 &&
-           (x.rows <= 1 || x.stride % n == 0);
 }
 
 constexpr int PACK = 4;
@@ -172,6 +149,7 @@ __device__ float element_of(const void *array, ink_dtype dtype, int64_t i) {
         bytes += 4 * i;
         return __uint_as_float(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | (unsigned)bytes[3] << 24);
     }
+    if (dtype == INK_I8) return (float)static_cast<signed char>(bytes[i]);
     if (dtype == INK_F8_E4M3) {
         unsigned bits = bytes[i], exponent = bits >> 3 & 15, mantissa = bits & 7;
         float v = exponent == 0 ? (float)mantissa * 0x1p-9f : ldexpf((float)(mantissa | 8), (int)exponent - 10);
@@ -322,8 +300,8 @@ void ink_cuda_op_embed_rows(const ink_device *device, ink_tensor dst, const ink_
     ink_cuda *c = ink_cuda_of(device);
     if (ink_cuda_failed(c) || dst.rows == 0) return;
     ink_dtype dtype = table->dtype;
-    bool floating = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16 || dtype == INK_F8_E4M3;
-    if (!floating && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8) {
+    bool alone = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16 || dtype == INK_F8_E4M3 || dtype == INK_I8;
+    if (!alone && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8) {
         ink_cuda_fail(c, "embed_rows: a table of type %d must be converted before", (int)dtype);
         return;
     }
