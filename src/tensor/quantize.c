@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-static const float F8_MAX = 448.0f;
+static const float F8_MAX = 448.0f; /* 0x43e00000 */
 
 /* ---- groups of integers ------------------------------------------------------------------------------------------- */
 
@@ -121,23 +121,31 @@ void ink_quantize_affine(ink_dtype dtype, const float *x, int64_t n, unsigned ch
 
 /* ---- 8-bit floats --------------------------------------------------------------------------------------------------- */
 
-uint8_t ink_f8_e4m3_from_f32(float value) {
-    uint8_t sign = signbit(value) ? 0x80 : 0;
-    float magnitude = fabsf(value);
-    if (isnan(value)) return sign | 0x7f;
-    if (magnitude >= F8_MAX) return sign | 0x7e;
-    if (magnitude < 0x1p-6f) return sign | (uint8_t)lrintf(magnitude * 0x1p9f); /* subnormal: multiples of 2^-9 */
-    int exponent;
-    float fraction = frexpf(magnitude, &exponent); /* 0.5 <= fraction < 1 */
-    int mantissa = (int)lrintf(fraction * 16.0f);  /* 8..16; 16 carries into the exponent by itself */
-    return sign | (uint8_t)(((exponent + 6) << 3) + mantissa - 8);
+/* Without a branch, so that a compiler may put several into a vector. */
+static inline uint8_t f8_of(float value) {
+    uint32_t bits, steps;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t sign = bits >> 24 & 0x80, size = bits & 0x7fffffff;
+    float magnitude;
+    memcpy(&magnitude, &size, sizeof magnitude);
+    /* Below 2^-6 multiples of 2^-9, which is what numbers from 2^14 on can be. */
+    float shifted = magnitude + 0x1p14f;
+    memcpy(&steps, &shifted, sizeof steps);
+    const uint32_t two_to_14 = 0x46800000, two_to_minus_6 = 0x3c800000, largest = 0x43e00000, infinity = 0x7f800000;
+    uint32_t code = size < two_to_minus_6 ? steps - two_to_14
+                                          : ((size + 0x7ffff + (size >> 20 & 1)) >> 20) - (120 << 3); /* 4 + 3 bits, to even */
+    code = size >= largest ? 0x7e : code;
+    code = size > infinity ? 0x7f : code;
+    return (uint8_t)(sign | code);
 }
+
+uint8_t ink_f8_e4m3_from_f32(float value) { return f8_of(value); }
 
 void ink_quantize_f8(const float *x, int64_t n, unsigned char *q, float *scale) {
     float most = 0;
     for (int64_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
     *scale = most > 0 ? most / F8_MAX : 1.0f;
-    for (int64_t i = 0; i < n; i++) q[i] = ink_f8_e4m3_from_f32(x[i] / *scale);
+    for (int64_t i = 0; i < n; i++) q[i] = f8_of(x[i] / *scale);
 }
 
 /* ---- signed integers -------------------------------------------------------------------------------------------------- */
