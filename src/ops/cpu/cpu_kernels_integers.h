@@ -122,7 +122,6 @@ static void i8_multiply(void *sums, int64_t stride, const void *left, const void
 typedef int32_t int_vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(int32_t)), may_alias));
 
 static void i8_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
-    (void)ahead;
     typedef int32_t word __attribute__((may_alias));
     word *c = sums;
     int_vector sum[TILE_ROWS][TILE_VECTORS];
@@ -133,14 +132,18 @@ static void i8_multiply(void *sums, int64_t stride, const void *left, const void
             sum[row][v] = add ? *(const int_vector *)(c + row * stride + v * VECTOR_FLOATS) : (int_vector){0};
     const word *a = left;
     const int_vector *b = right;
-    for (int64_t i = 0; i < k; i += I8_UNIT, a += TILE_ROWS, b += TILE_VECTORS) {
-        int_vector now[TILE_VECTORS];
-        for (int v = 0; v < TILE_VECTORS; v++) now[v] = b[v];
+    for (int64_t i = 0; i < k;) {
+        ahead = ask_ahead(ahead);
+        int64_t end = k - i < AHEAD_STEPS * I8_UNIT ? k : i + AHEAD_STEPS * I8_UNIT;
+        for (; i < end; i += I8_UNIT, a += TILE_ROWS, b += TILE_VECTORS) {
+            int_vector now[TILE_VECTORS];
+            for (int v = 0; v < TILE_VECTORS; v++) now[v] = b[v];
 #pragma GCC unroll 16
-        for (int row = 0; row < TILE_ROWS; row++) {
+            for (int row = 0; row < TILE_ROWS; row++) {
 #pragma GCC unroll 4
-            for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] = I8_DOT(sum[row][v], now[v], a[row]);
-            AFTER_ROW;
+                for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] = I8_DOT(sum[row][v], now[v], a[row]);
+                AFTER_ROW;
+            }
         }
     }
 #pragma GCC unroll 16
