@@ -8,7 +8,7 @@
 
 static const ink_env_var table[] = {
     {"INK_MODEL", "DIR", "the program's model when -m is not given"},
-    {"INK_CPU", "auto|ref|c|avx2|avx512|avx512_vnni|amx|neon|neon_bf16",
+    {"INK_CPU", "auto|ref|c|avx2|avx512|avx512_vnni|avx512_bf16|amx|neon|neon_bf16",
      "the CPU tier to run; ref is the slow definition of every op"},
     {"INK_BACKEND", "auto|cpu|cuda|cuda:N", "where to compute; auto is a GPU if one can be used"},
     {"INK_CUDA_MODULE", "FILE", "the CUDA module, if it does not lie beside the program or the library"},

@@ -86,6 +86,7 @@ extern const ink_cpu_kernels ink_cpu_kernels_c;
 extern const ink_cpu_kernels ink_cpu_kernels_avx2;
 extern const ink_cpu_kernels ink_cpu_kernels_avx512;
 extern const ink_cpu_kernels ink_cpu_kernels_avx512_vnni;
+extern const ink_cpu_kernels ink_cpu_kernels_avx512_bf16;
 extern const ink_cpu_kernels ink_cpu_kernels_amx;
 extern const ink_cpu_kernels ink_cpu_kernels_neon;
 extern const ink_cpu_kernels ink_cpu_kernels_neon_bf16;

@@ -5,6 +5,7 @@
  *                    1: the tier has no such instruction; a word is an f32, and products of integers are those of f32_multiply
  *   I8_DOT(sum, right, left)   sum + right . left for words of I8_UNIT numbers, in vectors of int32; left is one word
  *   I8_RIGHT_OFFSET  what is added to the numbers of right panels, for instructions that want them without sign
+ *   BF16_DOT(sum, right, left)   the same for words of two bf16 numbers and sums in f32, if the tier multiplies such in this loop
  *   PRODUCT_I8       in place of all these, a static ink_cpu_product of its own that is declared before
  *   HAVE_I8_ROWS     if largest_bits and round_i8 are declared before
  *
@@ -67,6 +68,9 @@ static void scale_sums(void *sums, const float *restrict of_cols, float of_row, 
 #ifndef I8_RIGHT_OFFSET
 #define I8_RIGHT_OFFSET 0
 #endif
+#ifndef BF16_DOT
+#define BF16_DOT(sum, right, left) (sum)
+#endif
 
 /* n rows of k numbers, `offset` added, as words that lie as the numbers of f32 panels do. */
 static void i8_pack(void *panel, int64_t width, const int8_t *rows, int64_t stride, int64_t n, int64_t k, int offset) {
@@ -121,7 +125,9 @@ static void i8_multiply(void *sums, int64_t stride, const void *left, const void
 #else
 typedef int32_t int_vector __attribute__((vector_size(VECTOR_FLOATS * sizeof(int32_t)), may_alias));
 
-static void i8_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+/* Of integers or of bf16 numbers: n words of each row. */
+static inline __attribute__((always_inline)) void multiply_words(bool integers, void *sums, int64_t stride, const void *left,
+                                                                 const void *right, int64_t n, bool add, const void *ahead) {
     typedef int32_t word __attribute__((may_alias));
     word *c = sums;
     int_vector sum[TILE_ROWS][TILE_VECTORS];
@@ -132,16 +138,16 @@ static void i8_multiply(void *sums, int64_t stride, const void *left, const void
             sum[row][v] = add ? *(const int_vector *)(c + row * stride + v * VECTOR_FLOATS) : (int_vector){0};
     const word *a = left;
     const int_vector *b = right;
-    for (int64_t i = 0; i < k;) {
+    for (int64_t i = 0; i < n;) {
         ahead = ask_ahead(ahead);
-        int64_t end = k - i < AHEAD_STEPS * I8_UNIT ? k : i + AHEAD_STEPS * I8_UNIT;
-        for (; i < end; i += I8_UNIT, a += TILE_ROWS, b += TILE_VECTORS) {
+        for (int64_t end = n - i < AHEAD_STEPS ? n : i + AHEAD_STEPS; i < end; i++, a += TILE_ROWS, b += TILE_VECTORS) {
             int_vector now[TILE_VECTORS];
             for (int v = 0; v < TILE_VECTORS; v++) now[v] = b[v];
 #pragma GCC unroll 16
             for (int row = 0; row < TILE_ROWS; row++) {
 #pragma GCC unroll 4
-                for (int v = 0; v < TILE_VECTORS; v++) sum[row][v] = I8_DOT(sum[row][v], now[v], a[row]);
+                for (int v = 0; v < TILE_VECTORS; v++)
+                    sum[row][v] = integers ? I8_DOT(sum[row][v], now[v], a[row]) : BF16_DOT(sum[row][v], now[v], a[row]);
                 AFTER_ROW;
             }
         }
@@ -150,6 +156,10 @@ static void i8_multiply(void *sums, int64_t stride, const void *left, const void
     for (int row = 0; row < TILE_ROWS; row++)
 #pragma GCC unroll 4
         for (int v = 0; v < TILE_VECTORS; v++) *(int_vector *)(c + row * stride + v * VECTOR_FLOATS) = sum[row][v];
+}
+
+static void i8_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+    multiply_words(true, sums, stride, left, right, (k + I8_UNIT - 1) / I8_UNIT, add, ahead);
 }
 #endif
 
