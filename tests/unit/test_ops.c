@@ -209,6 +209,9 @@ static void test_tiers(void **state) {
     assert_non_null(why);
     assert_true(ink_device_open(&device, "auto", NULL, &why));
     assert_true(strcmp(device.tier, "ref") != 0);
+#ifdef __x86_64__
+    if (strcmp(device.tier, "avx512_bf16") == 0) assert_true(__builtin_cpu_is("amd"));
+#endif
 }
 
 /* Every tier but the definition has an inner loop to be measured; memory is memory. */
