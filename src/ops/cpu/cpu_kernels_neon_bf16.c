@@ -81,29 +81,38 @@ static void bf16_pack_right_columns(void *panel, const float *const *rows, int64
         }
 }
 
-static void bf16_multiply(void *restrict sums, int64_t stride, const void *left, const void *right, int64_t k, bool add,
-                          const void *ahead) {
-    (void)ahead;
-    float *c = sums;
+/*
+ * Of panels in which a step is 8 bytes of each row. The bytes of two rows by those of two columns are one instruction, for integers
+ * and for bf16, and sums are words of 32 bits.
+ */
+static inline __attribute__((always_inline)) void multiply_steps(bool integers, void *restrict sums, int64_t stride,
+                                                                 const void *left, const void *right, int64_t row_bytes, bool add) {
+    enum { STEP_BYTES = 8, WORD_BYTES = 4 };
+    uint8_t *c = sums;
+    const int64_t row = stride * WORD_BYTES;
     /* sum[i][j]: rows 2 i, 2 i + 1 by columns 2 j, 2 j + 1 */
-    float32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
+    int32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2];
     /* Unrolled, all of them: an array that is indexed in a loop is kept in memory. */
 #pragma GCC unroll 4
     for (int i = 0; i < TILE_ROWS / 2; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < TILE_COLS / 2; j++) {
-            const float *at = c + 2 * i * stride + 2 * j;
-            sum[i][j] = add ? vcombine_f32(vld1_f32(at), vld1_f32(at + stride)) : vdupq_n_f32(0);
+            const uint8_t *at = c + 2 * i * row + 2 * j * WORD_BYTES;
+            sum[i][j] = add ? vreinterpretq_s32_u8(vcombine_u8(vld1_u8(at), vld1_u8(at + row))) : vdupq_n_s32(0);
         }
-    const uint16_t *a = left, *b = right;
-    for (int64_t at = 0; at < k; at += BF16_UNIT, a += BF16_UNIT * TILE_ROWS, b += BF16_UNIT * TILE_COLS) {
-        bfloat16x8_t rows[TILE_ROWS / 2];
-        for (int i = 0; i < TILE_ROWS / 2; i++) rows[i] = vreinterpretq_bf16_u16(vld1q_u16(a + 2 * BF16_UNIT * i));
+    const uint8_t *a = left, *b = right;
+    for (int64_t at = 0; at < row_bytes; at += STEP_BYTES, a += STEP_BYTES * TILE_ROWS, b += STEP_BYTES * TILE_COLS) {
+        uint8x16_t rows[TILE_ROWS / 2];
+        for (int i = 0; i < TILE_ROWS / 2; i++) rows[i] = vld1q_u8(a + 2 * STEP_BYTES * i);
 #pragma GCC unroll 8
         for (int j = 0; j < TILE_COLS / 2; j++) {
-            bfloat16x8_t cols = vreinterpretq_bf16_u16(vld1q_u16(b + 2 * BF16_UNIT * j));
+            uint8x16_t cols = vld1q_u8(b + 2 * STEP_BYTES * j);
 #pragma GCC unroll 4
-            for (int i = 0; i < TILE_ROWS / 2; i++) sum[i][j] = vbfmmlaq_f32(sum[i][j], rows[i], cols);
+            for (int i = 0; i < TILE_ROWS / 2; i++)
+                sum[i][j] = integers
+                                ? vmmlaq_s32(sum[i][j], vreinterpretq_s8_u8(rows[i]), vreinterpretq_s8_u8(cols))
+                                : vreinterpretq_s32_f32(vbfmmlaq_f32(vreinterpretq_f32_s32(sum[i][j]),
+                                                                     vreinterpretq_bf16_u8(rows[i]), vreinterpretq_bf16_u8(cols)));
             AFTER_ROW;
         }
     }
@@ -111,10 +120,15 @@ static void bf16_multiply(void *restrict sums, int64_t stride, const void *left,
     for (int i = 0; i < TILE_ROWS / 2; i++)
 #pragma GCC unroll 8
         for (int j = 0; j < TILE_COLS / 2; j++) {
-            float *at = c + 2 * i * stride + 2 * j;
-            vst1_f32(at, vget_low_f32(sum[i][j]));
-            vst1_f32(at + stride, vget_high_f32(sum[i][j]));
+            uint8_t *at = c + 2 * i * row + 2 * j * WORD_BYTES;
+            vst1_u8(at, vreinterpret_u8_s32(vget_low_s32(sum[i][j])));
+            vst1_u8(at + row, vreinterpret_u8_s32(vget_high_s32(sum[i][j])));
         }
+}
+
+static void bf16_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
+    (void)ahead;
+    multiply_steps(false, sums, stride, left, right, k * (int64_t)sizeof(uint16_t), add);
 }
 
 static const ink_cpu_product bf16_product = {
@@ -158,35 +172,7 @@ static void i8_pack_right(void *panel, const int8_t *w, int64_t stride, int64_t 
 
 static void i8_multiply(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add, const void *ahead) {
     (void)ahead;
-    int32_t *c = sums;
-    int32x4_t sum[TILE_ROWS / 2][TILE_COLS / 2]; /* as above */
-#pragma GCC unroll 4
-    for (int i = 0; i < TILE_ROWS / 2; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < TILE_COLS / 2; j++) {
-            const int32_t *at = c + 2 * i * stride + 2 * j;
-            sum[i][j] = add ? vcombine_s32(vld1_s32(at), vld1_s32(at + stride)) : vdupq_n_s32(0);
-        }
-    const int8_t *a = left, *b = right;
-    for (int64_t at = 0; at < k; at += I8_STEP, a += I8_STEP * TILE_ROWS, b += I8_STEP * TILE_COLS) {
-        int8x16_t rows[TILE_ROWS / 2];
-        for (int i = 0; i < TILE_ROWS / 2; i++) rows[i] = vld1q_s8(a + 2 * I8_STEP * i);
-#pragma GCC unroll 8
-        for (int j = 0; j < TILE_COLS / 2; j++) {
-            int8x16_t cols = vld1q_s8(b + 2 * I8_STEP * j);
-#pragma GCC unroll 4
-            for (int i = 0; i < TILE_ROWS / 2; i++) sum[i][j] = vmmlaq_s32(sum[i][j], rows[i], cols);
-            AFTER_ROW;
-        }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < TILE_ROWS / 2; i++)
-#pragma GCC unroll 8
-        for (int j = 0; j < TILE_COLS / 2; j++) {
-            int32_t *at = c + 2 * i * stride + 2 * j;
-            vst1_s32(at, vget_low_s32(sum[i][j]));
-            vst1_s32(at + stride, vget_high_s32(sum[i][j]));
-        }
+    multiply_steps(true, sums, stride, left, right, k, add);
 }
 
 static const ink_cpu_product i8_product = {
