@@ -17,6 +17,7 @@
 
 #include "model/rope.h"
 #include "pipeline/generate.h"
+#include "support/drawing.h"
 #include "support/files.h"
 #include "support/golden.h"
 #include "support/lagging_device.h"
@@ -31,31 +32,19 @@ static const int64_t EXTRA = (int64_t)1536 << 20, PLENTY = (int64_t)4 << 30;
 /* Five blocks and three layers of text. */
 static const char model_dir[] = TEST_GOLDEN "static-shift";
 
-typedef struct bench {
-    ink_model *model;
-    ink_session *session;
-} bench;
-
-static bench bench_open(ink_precision precision) {
-    bench b = {0};
-    ink_error error;
-    const ink_model_options model_options = {.precision = precision};
-    const ink_session_options session_options = {.threads = 1, .cpu = "ref"};
-    if (ink_model_open(&b.model, model_dir, &model_options, &error) != INK_OK ||
-        ink_session_create(&b.session, b.model, &session_options, &error) != INK_OK)
-        fail_msg("%s", error.message);
+static test_bench bench_open(ink_precision precision) {
+    test_bench b = test_bench_open(model_dir, precision, "ref", 1);
     b.session->device = lagging_device(PLENTY);
     return b;
 }
 
-static void bench_close(bench *b) {
-    ink_session_destroy(&b->session);
-    ink_model_close(&b->model);
+static void bench_close(test_bench *b) {
+    test_bench_close(b);
     assert_int_equal(lagging_device_counts().bytes, 0);
     assert_int_equal(lagging_device_counts().shared, 0);
 }
 
-static ink_request request_of(const bench *b) {
+static ink_request request_of(const test_bench *b) {
     ink_request request;
     ink_request_init(&request, b->model);
     request.prompt = "a red circle";
@@ -68,24 +57,20 @@ static ink_request request_of(const bench *b) {
     return request;
 }
 
-static ink_memory_plan plan_of(const bench *b, const ink_request *request) {
+static ink_memory_plan plan_of(const test_bench *b, const ink_request *request) {
     ink_error error;
     ink_memory_plan plan;
     if (ink_session_plan(&plan, b->session, request, &error) != INK_OK) fail_msg("%s", error.message);
     return plan;
 }
 
-static void draw(const bench *b, const ink_request *request, float *pixels) {
-    ink_stages stages = {0};
-    ink_error error;
-    if (ink_generate_run(b->session, request, NULL, NULL, &stages, &error) != INK_OK) fail_msg("%s", error.message);
-    memcpy(pixels, stages.stage[INK_STAGE_IMAGE].data, N_VALUES * sizeof *pixels);
-    ink_stages_release(&stages);
+static void draw(const test_bench *b, const ink_request *request, float *pixels) {
+    test_draw(b, request, pixels, N_VALUES);
     for (int i = 0; i < N_VALUES; i++) assert_false(pixels[i] != pixels[i]);
 }
 
 /* The budget with which n blocks stay, or as many more as also fit then. */
-static int64_t budget_for(const bench *b, ink_request request, int64_t n) {
+static int64_t budget_for(const test_bench *b, ink_request request, int64_t n) {
     request.vram_budget = 0;
     int64_t low = plan_of(b, &request).gpu_least_bytes, high = plan_of(b, &request).gpu_peak_bytes;
     while (low < high) {
@@ -100,7 +85,7 @@ static int64_t budget_for(const bench *b, ink_request request, int64_t n) {
 }
 
 /* Draws within the budget; what was used is what the plan says. */
-static ink_memory_plan draw_within(const bench *b, ink_request request, int64_t budget, float *pixels) {
+static ink_memory_plan draw_within(const test_bench *b, ink_request request, int64_t budget, float *pixels) {
     request.vram_budget = budget;
     ink_memory_plan plan = plan_of(b, &request);
     draw(b, &request, pixels); /* lets go of what an earlier picture has left */
@@ -122,7 +107,7 @@ static ink_memory_plan draw_within(const bench *b, ink_request request, int64_t 
 
 static void check_same(ink_precision precision, const ink_lora *lora, int merge) {
     static float expected[N_VALUES], found[N_VALUES];
-    bench b = bench_open(precision);
+    test_bench b = bench_open(precision);
     ink_request request = request_of(&b);
     request.loras = lora;
     request.n_loras = lora ? 1 : 0;
@@ -159,7 +144,7 @@ static void test_precisions(void **state) {
 /* Of this model the text encoder is smaller than what the rest needs at the least: here it is alone. */
 enum { N_TOKENS = 9, HIDDEN = 48 };
 
-static ink_residency *parts_of(const bench *b, const ink_device *device, ink_binder *binder, int64_t n_stay) {
+static ink_residency *parts_of(const test_bench *b, const ink_device *device, ink_binder *binder, int64_t n_stay) {
     ink_error error;
     ink_text_encoder encoder;
     ink_residency *residency;
@@ -179,7 +164,7 @@ static ink_residency *parts_of(const bench *b, const ink_device *device, ink_bin
     return binder->residency;
 }
 
-static void encode(const bench *b, float states[N_TOKENS * HIDDEN], int64_t n_stay) {
+static void encode(const test_bench *b, float states[N_TOKENS * HIDDEN], int64_t n_stay) {
     const ink_device *device = &b->session->device;
     const ink_text_encoder_config *config = &b->model->config.text_encoder;
     const int32_t ids[N_TOKENS] = {1, 5, 9, 100, 200, 300, 17, 18, 2};
@@ -217,7 +202,7 @@ static void encode(const bench *b, float states[N_TOKENS * HIDDEN], int64_t n_st
 static void test_text_encoder(void **state) {
     (void)state;
     static float expected[N_TOKENS * HIDDEN], found[N_TOKENS * HIDDEN];
-    bench b = bench_open(INK_PRECISION_BF16);
+    test_bench b = bench_open(INK_PRECISION_BF16);
     assert_int_equal(b.model->config.text_encoder.hidden_size, HIDDEN);
     encode(&b, expected, N_LAYERS);
     for (int64_t n_stay = 0; n_stay < N_LAYERS; n_stay++) {
@@ -233,7 +218,7 @@ static void test_text_encoder(void **state) {
 static void test_in_turn(void **state) {
     (void)state;
     static float expected[2][N_VALUES], found[N_VALUES];
-    bench b = bench_open(INK_PRECISION_F32);
+    test_bench b = bench_open(INK_PRECISION_F32);
     ink_request request = request_of(&b), other = request;
     other.negative_prompt = NULL;
     draw(&b, &request, expected[0]);
@@ -252,7 +237,7 @@ static void test_in_turn(void **state) {
 static void test_small_device(void **state) {
     (void)state;
     static float expected[N_VALUES], found[N_VALUES];
-    bench b = bench_open(INK_PRECISION_F32);
+    test_bench b = bench_open(INK_PRECISION_F32);
     ink_request request = request_of(&b);
     draw(&b, &request, expected);
     int64_t least = plan_of(&b, &request).gpu_least_bytes;
@@ -324,7 +309,7 @@ static void test_lora(void **state) {
 static void test_denied_memory(void **state) {
     (void)state;
     static float expected[N_VALUES], found[N_VALUES];
-    bench b = bench_open(INK_PRECISION_F32);
+    test_bench b = bench_open(INK_PRECISION_F32);
     ink_request request = request_of(&b);
     request.steps = 1;
     draw(&b, &request, expected);
@@ -353,7 +338,7 @@ static void cancel(void *user) { ink_session_cancel(user); }
 static void test_cancelled(void **state) {
     (void)state;
     static float expected[N_VALUES], found[N_VALUES];
-    bench b = bench_open(INK_PRECISION_F32);
+    test_bench b = bench_open(INK_PRECISION_F32);
     ink_request request = request_of(&b);
     draw(&b, &request, expected);
     request.vram_budget = plan_of(&b, &request).gpu_least_bytes;

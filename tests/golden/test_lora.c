@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "pipeline/generate.h"
 #include "support/doctor.h"
+#include "support/drawing.h"
 #include "support/golden.h"
 #include "support/words.h"
 #include "tensor/safetensors.h"
@@ -29,28 +30,11 @@ enum { WIDTH = 48, HEIGHT = 32, STEPS = 2, N_BYTES = WIDTH * HEIGHT * 3, N_VALUE
 
 /* ---- a model and a session ------------------------------------------------------------------------------------------------ */
 
-typedef struct bench {
-    ink_model *model;
-    ink_session *session;
-} bench;
-
-static bench bench_open(const char *dir, ink_precision precision, const char *tier) {
-    bench b = {0};
-    ink_error error;
-    const ink_model_options model_options = {.precision = precision};
-    const ink_session_options session_options = {.threads = 2, .cpu = tier};
-    if (ink_model_open(&b.model, dir, &model_options, &error) != INK_OK ||
-        ink_session_create(&b.session, b.model, &session_options, &error) != INK_OK)
-        fail_msg("%s", error.message);
-    return b;
+static test_bench bench_open(const char *dir, ink_precision precision, const char *tier) {
+    return test_bench_open(dir, precision, tier, 2);
 }
 
-static void bench_close(bench *b) {
-    ink_session_destroy(&b->session);
-    ink_model_close(&b->model);
-}
-
-static ink_request request_of(const bench *b, const ink_lora *loras, size_t n) {
+static ink_request request_of(const test_bench *b, const ink_lora *loras, size_t n) {
     ink_request request;
     ink_request_init(&request, b->model);
     request.prompt = "a red circle";
@@ -65,19 +49,10 @@ static ink_request request_of(const bench *b, const ink_lora *loras, size_t n) {
     return request;
 }
 
-/* pixels [N_VALUES] in 0..1, before they become bytes. */
-static void draw(const bench *b, const ink_request *request, float *pixels) {
-    ink_stages stages = {0};
-    ink_error error;
-    if (ink_generate_run(b->session, request, NULL, NULL, &stages, &error) != INK_OK) fail_msg("%s", error.message);
-    memcpy(pixels, stages.stage[INK_STAGE_IMAGE].data, N_VALUES * sizeof *pixels);
-    ink_stages_release(&stages);
-}
-
-static void draw_with(const bench *b, float *pixels, const char *path, double scale) {
+static void draw_with(const test_bench *b, float *pixels, const char *path, double scale) {
     const ink_lora lora = {path, scale};
     const ink_request request = request_of(b, &lora, 1);
-    draw(b, &request, pixels);
+    test_draw(b, &request, pixels, N_VALUES);
 }
 
 static double psnr(const float *a, const float *b) {
@@ -96,7 +71,7 @@ static void test_references(void **state) {
     assert_int_equal(glob(LORA "run_*.safetensors", 0, NULL, &found), 0);
     assert_true(found.gl_pathc >= 8);
     for (int tier = 0; ink_device_tier(tier); tier++) {
-        bench b = bench_open(tiny, INK_PRECISION_F32, ink_device_tier(tier));
+        test_bench b = bench_open(tiny, INK_PRECISION_F32, ink_device_tier(tier));
         for (size_t i = 0; i < found.gl_pathc; i++) {
             ink_verification *v;
             ink_error error;
@@ -110,7 +85,7 @@ static void test_references(void **state) {
             }
             ink_verification_destroy(&v);
         }
-        bench_close(&b);
+        test_bench_close(&b);
     }
     globfree(&found);
 }
@@ -126,9 +101,9 @@ static void test_forms_are_one(void **state) {
         {LORA "loha", LORA "loha-lycoris.safetensors"},
     };
     static float first[N_VALUES], other[N_VALUES], none[N_VALUES];
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
     const ink_request plain = request_of(&b, NULL, 0);
-    draw(&b, &plain, none);
+    test_draw(&b, &plain, none, N_VALUES);
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
         draw_with(&b, first, forms[i][0], 1);
         assert_false(same(first, none));
@@ -137,26 +112,26 @@ static void test_forms_are_one(void **state) {
             if (!same(first, other)) fail_msg("%s and %s draw two pictures", forms[i][0], forms[i][j]);
         }
     }
-    bench_close(&b);
+    test_bench_close(&b);
 }
 
 static void test_scale(void **state) {
     (void)state;
     static const char *const paths[] = {LORA "rank4.safetensors", LORA "lokr", LORA "lokr-full", LORA "loha"};
     static float none[N_VALUES], zero[N_VALUES], both[N_VALUES];
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
     const ink_request plain = request_of(&b, NULL, 0);
-    draw(&b, &plain, none);
+    test_draw(&b, &plain, none, N_VALUES);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         draw_with(&b, zero, paths[i], 0);
         if (!same(none, zero)) fail_msg("%s at scale 0 changes the picture", paths[i]);
         /* An adapter and its opposite cancel out, but for rounding. */
         const ink_lora opposite[] = {{paths[i], 1}, {paths[i], -1}};
         const ink_request request = request_of(&b, opposite, 2);
-        draw(&b, &request, both);
+        test_draw(&b, &request, both, N_VALUES);
         if (psnr(none, both) < 90) fail_msg("%s and its opposite: %g dB", paths[i], psnr(none, both));
     }
-    bench_close(&b);
+    test_bench_close(&b);
 }
 
 /* ---- merged, and beside smaller weights ------------------------------------------------------------------------------------- */
@@ -171,18 +146,18 @@ static void test_merged(void **state) {
                                         LORA "loha"};
     static float beside[N_VALUES], merged[N_VALUES];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        bench b = bench_open(tiny, cases[i].precision, NULL);
+        test_bench b = bench_open(tiny, cases[i].precision, NULL);
         for (size_t j = 0; j < sizeof paths / sizeof *paths; j++) {
             const ink_lora lora = {paths[j], 0.5};
             ink_request request = request_of(&b, &lora, 1);
-            draw(&b, &request, beside);
+            test_draw(&b, &request, beside, N_VALUES);
             request.merge_loras = 1;
-            draw(&b, &request, merged);
+            test_draw(&b, &request, merged, N_VALUES);
             double close = psnr(beside, merged);
             if (close < cases[i].least) fail_msg("%s merged into %s: %g dB", paths[j], ink_model_precision(b.model), close);
             assert_false(same(beside, merged));
         }
-        bench_close(&b);
+        test_bench_close(&b);
     }
 }
 
@@ -192,10 +167,10 @@ static void test_beside_small_weights(void **state) {
     static const ink_precision precisions[] = {INK_PRECISION_FP8, INK_PRECISION_Q8, INK_PRECISION_Q4, INK_PRECISION_INT8};
     static float drawn[N_VALUES], fallback[N_VALUES], none[N_VALUES];
     for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
-        bench b = bench_open(tiny, precisions[i], "ref");
-        bench fast = bench_open(tiny, precisions[i], "c"); /* the best one may round activations */
+        test_bench b = bench_open(tiny, precisions[i], "ref");
+        test_bench fast = bench_open(tiny, precisions[i], "c"); /* the best one may round activations */
         const ink_request plain = request_of(&b, NULL, 0);
-        draw(&b, &plain, none);
+        test_draw(&b, &plain, none, N_VALUES);
         draw_with(&b, drawn, LORA "rank16.safetensors", 1);
         draw_with(&fast, fallback, LORA "rank16.safetensors", 1);
         assert_false(same(none, drawn));
@@ -212,8 +187,8 @@ static void test_beside_small_weights(void **state) {
         request.merge_loras = 1;
         assert_int_equal(ink_plan(&plan, b.model, &request, &error), INK_ERROR_ARGUMENT);
         assert_null(test_missing_word(error.message, "merged|transformer_blocks.0|beside"));
-        bench_close(&b);
-        bench_close(&fast);
+        test_bench_close(&b);
+        test_bench_close(&fast);
     }
 }
 
@@ -222,7 +197,7 @@ static void test_beside_small_weights(void **state) {
 
 static void test_presets(void **state) {
     (void)state;
-    bench b = bench_open(TEST_GOLDEN "static-shift", INK_PRECISION_AUTO, NULL);
+    test_bench b = bench_open(TEST_GOLDEN "static-shift", INK_PRECISION_AUTO, NULL);
     ink_error error;
     ink_request request = request_of(&b, NULL, 0);
     request.negative_prompt = "x";
@@ -243,7 +218,7 @@ static void test_presets(void **state) {
         assert_true(sigmas[steps] == 0);
         ink_stages_release(&stages);
     }
-    bench_close(&b);
+    test_bench_close(&b);
 }
 
 /* A dump holds what it takes to repeat the run from another folder. */
@@ -251,7 +226,7 @@ static void test_dump_is_repeated(void **state) {
     (void)state;
     char folder[TEST_PATH], path[TEST_PATH];
     test_path(path, test_folder_create(folder), "dump.safetensors");
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
     const ink_lora loras[] = {{LORA "../lora/rank4.safetensors", 0.1}, {LORA "loha", -0.7}};
     ink_request request = request_of(&b, loras, 2);
     ink_image *image;
@@ -265,14 +240,14 @@ static void test_dump_is_repeated(void **state) {
     if (ink_verify(b.session, path, NULL, NULL, &v, &error) != INK_OK) fail_msg("%s", error.message);
     assert_true(v->passed && v->rows[v->n_rows - 1].max_error == 0);
     ink_verification_destroy(&v);
-    bench_close(&b);
+    test_bench_close(&b);
     test_folder_remove(folder);
 }
 
 /* ---- what is refused ----------------------------------------------------------------------------------------------------------
  */
 
-static void refuse(const bench *b, const ink_lora *lora, ink_status expected, const char *words) {
+static void refuse(const test_bench *b, const ink_lora *lora, ink_status expected, const char *words) {
     ink_error error;
     ink_memory_plan plan;
     ink_image *image = (ink_image *)(uintptr_t)1;
@@ -288,7 +263,7 @@ static void test_refused(void **state) {
     (void)state;
     static const char rank4[] = LORA "rank4.safetensors", rank4_kohya[] = LORA "rank4-kohya.safetensors",
                       of_other[] = LORA "run_rank4.safetensors";
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL), other = bench_open(published, INK_PRECISION_AUTO, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL), other = bench_open(published, INK_PRECISION_AUTO, NULL);
     refuse(&b, &(ink_lora){rank4, NAN}, INK_ERROR_ARGUMENT, "rank4.safetensors|scale|nan");
     refuse(&b, &(ink_lora){rank4, INFINITY}, INK_ERROR_ARGUMENT, "scale|inf");
     refuse(&b, &(ink_lora){NULL, 1}, INK_ERROR_ARGUMENT, "path");
@@ -305,8 +280,8 @@ static void test_refused(void **state) {
     request.base_shift = NAN;
     request.shift_terminal = 1;
     assert_int_equal(ink_request_check(&request, b.model, NULL), INK_ERROR_ARGUMENT);
-    bench_close(&b);
-    bench_close(&other);
+    test_bench_close(&b);
+    test_bench_close(&other);
 }
 
 /* One tensor too many, or one that is broken: named, whatever else fits. */
@@ -315,7 +290,7 @@ static void test_doctored(void **state) {
     static const char up[] = "transformer.transformer_blocks.1.attn.to_k.lora_B.weight";
     char folder[TEST_PATH], path[TEST_PATH];
     test_path(path, test_folder_create(folder), "lora.safetensors");
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
     const ink_lora lora = {path, 1};
     test_doctor *doctor = test_doctor_open(LORA "rank4.safetensors");
     test_doctor_drop(doctor, up);
@@ -352,7 +327,7 @@ static void test_doctored(void **state) {
     assert_int_equal(ink_generate(b.session, &request, &image, &error), INK_ERROR_FORMAT);
     assert_null(test_missing_word(error.message, "lora.safetensors|to_k.lora_B|NaN"));
     test_doctor_close(doctor);
-    bench_close(&b);
+    test_bench_close(&b);
     test_folder_remove(folder);
 }
 
@@ -360,7 +335,7 @@ static void test_doctored(void **state) {
 static void test_denied_memory(void **state) {
     (void)state;
     static const char *const paths[] = {LORA "rank4-kohya.safetensors", LORA "lokr-full", LORA "loha"};
-    bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
+    test_bench b = bench_open(tiny, INK_PRECISION_F32, NULL);
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         const ink_lora lora = {paths[i], 1};
         ink_request request = request_of(&b, &lora, 1);
@@ -381,7 +356,7 @@ static void test_denied_memory(void **state) {
         }
         assert_true(n > 100);
     }
-    bench_close(&b);
+    test_bench_close(&b);
 }
 
 int main(void) {
