@@ -256,14 +256,12 @@ static void multiply_qkv(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t)
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
                         const ink_tensor *gate, const block_modulation *mod) {
     int64_t d = config->dim;
-    ink_tensor q = ink_cols(t->qkv, 0, d), k = ink_cols(t->qkv, d, d);
     if (gate)
         ink_gated_residual_layernorm_modulate(c, t->y, t->x, *gate, t->y, mod->scale1, mod->shift1, EPS);
     else
         ink_layernorm_modulate(c, t->y, t->x, mod->scale1, mod->shift1, EPS);
     multiply_qkv(c, s, t);
-    ink_rmsnorm_rope(c, q, s->q_norm, t->cos, t->sin, config->n_heads, EPS);
-    ink_rmsnorm_rope(c, k, s->k_norm, t->cos, t->sin, config->n_heads, EPS);
+    ink_rmsnorm_rope(c, ink_cols(t->qkv, 0, 2 * d), s->q_norm, s->k_norm, t->cos, t->sin, config->n_heads, EPS);
 }
 
 /* Adds what the attention found to one stream, and leaves what the MLP makes of that in y: the next norm adds it on the way. */

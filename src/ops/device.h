@@ -73,7 +73,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 3 };
+enum { INK_DEVICE_INTERFACE = 4 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {
@@ -112,10 +112,10 @@ typedef struct ink_ops {
     /* x [n, d] += r [n, d], in place; then dst = rmsnorm(x). dst may be r. */
     void (*residual_rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 
-    /* Per head of x [n, heads * hd], in place: rmsnorm with w [1, hd], then rotate adjacent pairs (2k, 2k + 1) by the angle
-       whose cosine and sine are cos, sin [n, hd / 2]. */
-    void (*rmsnorm_rope)(const ink_device *, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                         float eps);
+    /* Per head of queries and keys qk [n, 2 * heads * hd], in place: rmsnorm with wq (the first half) or wk (the second) [1, hd],
+       then rotate adjacent pairs (2k, 2k + 1) by the angle whose cosine and sine are cos, sin [n, hd / 2]. */
+    void (*rmsnorm_rope)(const ink_device *, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                         int64_t n_heads, float eps);
 
     /* Per head of x [n, heads * hd], in place: rotate the pairs (k, k + hd / 2) by cos, sin [n, hd / 2]. */
     void (*rope_half)(const ink_device *, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);

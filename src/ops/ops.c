@@ -231,11 +231,13 @@ static void require_rope(ink_ctx *c, const char *op, ink_tensor x, ink_tensor co
     REQUIRE_SHAPE(c, op, sin, x.rows, x.cols / n_heads / 2);
 }
 
-void ink_rmsnorm_rope(ink_ctx *c, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
-    require_rope(c, "rmsnorm_rope", x, cos, sin, n_heads);
-    REQUIRE_SHAPE(c, "rmsnorm_rope", w, 1, x.cols / n_heads);
-    op_call call = {.name = "rmsnorm_rope", .written = {x}, .n_written = 1};
-    RUN(c, &call, rmsnorm_rope, x, w, cos, sin, n_heads, eps);
+void ink_rmsnorm_rope(ink_ctx *c, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin, int64_t n_heads,
+                      float eps) {
+    require_rope(c, "rmsnorm_rope", qk, cos, sin, 2 * n_heads);
+    REQUIRE_SHAPE(c, "rmsnorm_rope", wq, 1, 2 * cos.cols);
+    REQUIRE_SHAPE(c, "rmsnorm_rope", wk, 1, 2 * cos.cols);
+    op_call call = {.name = "rmsnorm_rope", .written = {qk}, .n_written = 1};
+    RUN(c, &call, rmsnorm_rope, qk, wq, wk, cos, sin, n_heads, eps);
 }
 
 void ink_rope_half(ink_ctx *c, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads) {

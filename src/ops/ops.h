@@ -107,7 +107,8 @@ void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tenso
                                            ink_tensor scale, ink_tensor shift, float eps);
 void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_residual_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
-void ink_rmsnorm_rope(ink_ctx *c, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps);
+void ink_rmsnorm_rope(ink_ctx *c, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin, int64_t n_heads,
+                      float eps);
 void ink_rope_half(ink_ctx *c, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
 void ink_silu_mul(ink_ctx *c, ink_tensor dst, ink_tensor a, ink_tensor b);

@@ -92,7 +92,7 @@ static void residual_rmsnorm(const ink_device *d, const void *arguments) {
 
 static void rmsnorm_rope(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
-    d->ops->rmsnorm_rope(d, s->dst, s->vector, s->cos, s->sin, s->attention.n_heads, 1e-6f);
+    d->ops->rmsnorm_rope(d, s->dst, s->vector, s->vector, s->cos, s->sin, s->attention.n_heads, 1e-6f);
 }
 
 static void silu_mul(const ink_device *d, const void *arguments) {
@@ -304,7 +304,7 @@ static void bench_rows(session *b) {
     } ops[] = {{"layernorm_modulate", layernorm_modulate, 3072, 2},
                {"gated_residual_layernorm_modulate", gated_residual_layernorm_modulate, 3072, 4},
                {"residual_rmsnorm", residual_rmsnorm, 3584, 4},
-               {"rmsnorm_rope", rmsnorm_rope, 3072, 2},
+               {"rmsnorm_rope", rmsnorm_rope, 6144, 2},
                {"silu_mul", silu_mul, 18944, 3}};
     static const int64_t rows[] = {1058, 4130};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
@@ -319,7 +319,7 @@ static void bench_rows(session *b) {
             s.y = numbers(n, cols);
             s.vector = numbers(1, rope ? 128 : cols);
             if (rope) {
-                s.attention.n_heads = cols / 128;
+                s.attention.n_heads = cols / 128 / 2;
                 s.cos = numbers(n, 64);
                 s.sin = numbers(n, 64);
             }

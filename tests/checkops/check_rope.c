@@ -4,14 +4,14 @@
 #include "checkops.h"
 
 typedef struct rope_case {
-    ink_tensor x, w, cos, sin;
-    int64_t n_heads;
+    ink_tensor x, wq, wk, cos, sin;
+    int64_t n_heads; /* of queries, as of keys; of rope_half: of x */
     float eps;
 } rope_case;
 
 static void call_pairs(const ink_device *device, const void *arguments) {
     const rope_case *a = arguments;
-    device->ops->rmsnorm_rope(device, a->x, a->w, a->cos, a->sin, a->n_heads, a->eps);
+    device->ops->rmsnorm_rope(device, a->x, a->wq, a->wk, a->cos, a->sin, a->n_heads, a->eps);
 }
 
 static void call_half(const ink_device *device, const void *arguments) {
@@ -19,11 +19,13 @@ static void call_half(const ink_device *device, const void *arguments) {
     device->ops->rope_half(device, a->x, a->cos, a->sin, a->n_heads);
 }
 
-static rope_case take_rope(checker *c, int64_t rows, int64_t n_heads, int64_t head_dim, fill kind, double size) {
-    /* As in the networks: the heads of one of three projections that share a buffer. */
+static rope_case take_rope(checker *c, int64_t rows, int64_t n_heads, int64_t head_dim, fill kind, double size, bool normed) {
+    /* As in the networks: the heads of one of three projections that share a buffer, or of the first two. */
     ink_tensor all = take_for(c, NARROW_X, rows, 3 * n_heads * head_dim, kind, size);
-    rope_case a = {.x = ink_cols(all, n_heads * head_dim, n_heads * head_dim),
-                   .w = take_for(c, NARROW_VECTORS, 1, head_dim, NORMAL, 1),
+    int64_t d = n_heads * head_dim;
+    rope_case a = {.x = normed ? ink_cols(all, 0, 2 * d) : ink_cols(all, d, d),
+                   .wq = take_for(c, NARROW_VECTORS, 1, head_dim, NORMAL, 1),
+                   .wk = take_for(c, NARROW_VECTORS, 1, head_dim, NORMAL, 1),
                    .cos = take_blank(c, rows, head_dim / 2),
                    .sin = take_blank(c, rows, head_dim / 2),
                    .n_heads = n_heads,
@@ -45,17 +47,17 @@ static double turned(double x, double y, double cosine, double sine, double fact
 static void check_rope(checker *c, int64_t rows, int64_t n_heads, int64_t head_dim, fill kind, double size, bool normed) {
     begin_case(c, "%lld rows, %lld heads of %lld, %s times %g", (long long)rows, (long long)n_heads, (long long)head_dim,
                fill_name(kind), size);
-    rope_case a = take_rope(c, rows, n_heads, head_dim, kind, size);
+    rope_case a = take_rope(c, rows, n_heads, head_dim, kind, size, normed);
     double *bound = take_bounds(c, rows * a.x.cols);
     for (int64_t i = 0; i < rows; i++) {
-        for (int64_t h = 0; h < n_heads; h++) {
-            const float *x = ink_row(a.x, i) + h * head_dim;
+        for (int64_t h = 0; h * head_dim < a.x.cols; h++) {
+            const float *x = ink_row(a.x, i) + h * head_dim, *weight = h < n_heads ? a.wq.data : a.wk.data;
             double *b = bound + i * a.x.cols + h * head_dim, squares = 0;
             for (int64_t j = 0; j < head_dim; j++) squares += (double)x[j] * x[j];
             double r = normed ? 1 / sqrt(squares / (double)head_dim + a.eps) : 1;
             for (int64_t k = 0; k < head_dim / 2; k++) {
                 int64_t first = normed ? 2 * k : k, second = normed ? 2 * k + 1 : k + head_dim / 2;
-                double v = x[first] * r * (normed ? a.w.data[first] : 1), w = x[second] * r * (normed ? a.w.data[second] : 1);
+                double v = x[first] * r * (normed ? weight[first] : 1), w = x[second] * r * (normed ? weight[second] : 1);
                 double cosine = ink_row(a.cos, i)[k], sine = ink_row(a.sin, i)[k], factor = normed ? sum_factor(head_dim) : 0;
                 b[first] = turned(v, w, cosine, sine, factor);
                 b[second] = turned(w, v, cosine, sine, factor);
@@ -82,7 +84,7 @@ static void sweep(checker *c, bool normed) {
 /* A quarter turn moves numbers, exactly. */
 static void check_quarter_turn(checker *c) {
     begin_case(c, "quarter turns");
-    rope_case a = take_rope(c, 9, 3, 26, INTEGERS, 1);
+    rope_case a = take_rope(c, 9, 3, 26, INTEGERS, 1, false);
     for (int64_t i = 0; i < a.cos.rows; i++)
         for (int64_t k = 0; k < a.cos.cols; k++) {
             ink_row(a.cos, i)[k] = 0;

@@ -102,10 +102,11 @@ static void residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, 
 }
 
 /* Cosines and sines have more bits. */
-static void rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                         float eps) {
+static void rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                         int64_t n_heads, float eps) {
     checker *c = begin(d);
-    c->device.ops->rmsnorm_rope(&c->device, narrow(c, x, NARROW_X), narrow(c, w, NARROW_VECTORS), cos, sin, n_heads, eps);
+    c->device.ops->rmsnorm_rope(&c->device, narrow(c, qk, NARROW_X), narrow(c, wq, NARROW_VECTORS), narrow(c, wk, NARROW_VECTORS),
+                                cos, sin, n_heads, eps);
     end(c);
 }
 

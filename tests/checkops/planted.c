@@ -293,25 +293,33 @@ static void rope_reads_result(const ink_device *d, ink_tensor x, ink_tensor cos,
 }
 
 /* The mean square of all heads together. */
-static void rmsnorm_rope_over_row(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                                  float eps) {
-    int64_t head_dim = x.cols / n_heads;
-    for (int64_t i = 0; i < x.rows; i++) {
-        double squares = 0;
-        for (int64_t j = 0; j < x.cols; j++) squares += (double)ink_row(x, i)[j] * ink_row(x, i)[j];
-        float r = (float)(1 / sqrt(squares / (double)x.cols + eps));
-        for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] *= r * w.data[j % head_dim];
-    }
-    rope_wrong_pairs(d, x, cos, sin, n_heads);
+static void rmsnorm_rope_over_row(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                                  int64_t n_heads, float eps) {
+    int64_t half = qk.cols / 2, head_dim = half / n_heads;
+    for (int64_t i = 0; i < qk.rows; i++)
+        for (int64_t first = 0; first < qk.cols; first += half) {
+            float *x = ink_row(qk, i) + first, *w = first ? wk.data : wq.data;
+            double squares = 0;
+            for (int64_t j = 0; j < half; j++) squares += (double)x[j] * x[j];
+            float r = (float)(1 / sqrt(squares / (double)half + eps));
+            for (int64_t j = 0; j < half; j++) x[j] *= r * w[j % head_dim];
+        }
+    rope_wrong_pairs(d, qk, cos, sin, 2 * n_heads);
 }
 
-static void rmsnorm_rope_turns_back(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin,
-                                    int64_t n_heads, float eps) {
-    for (int64_t i = 0; i < x.rows; i++) {
+static void rmsnorm_rope_turns_back(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos,
+                                    ink_tensor sin, int64_t n_heads, float eps) {
+    for (int64_t i = 0; i < qk.rows; i++) {
         float minus[2048];
         for (int64_t k = 0; k < sin.cols; k++) minus[k] = -ink_row(sin, i)[k];
-        ink_ref_rmsnorm_rope(d, ink_rows(x, i, 1), w, ink_rows(cos, i, 1), ink_view(minus, 1, sin.cols), n_heads, eps);
+        ink_ref_rmsnorm_rope(d, ink_rows(qk, i, 1), wq, wk, ink_rows(cos, i, 1), ink_view(minus, 1, sin.cols), n_heads, eps);
     }
+}
+
+static void rmsnorm_rope_one_weight(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos,
+                                    ink_tensor sin, int64_t n_heads, float eps) {
+    (void)wk;
+    ink_ref_rmsnorm_rope(d, qk, wq, wq, cos, sin, n_heads, eps);
 }
 
 /* ---- attention ----------------------------------------------------------------------------------------------------------- */
@@ -557,6 +565,7 @@ static const struct planted {
     {"rmsnorm_channels", "silu ignored", {.rmsnorm_channels = channels_no_silu}},
     {"rmsnorm_rope", "normed over the row, not the head", {.rmsnorm_rope = rmsnorm_rope_over_row}},
     {"rmsnorm_rope", "turns the other way", {.rmsnorm_rope = rmsnorm_rope_turns_back}},
+    {"rmsnorm_rope", "keys by the weight of queries", {.rmsnorm_rope = rmsnorm_rope_one_weight}},
     {"rope_half", "turns adjacent pairs", {.rope_half = rope_wrong_pairs}},
     {"rope_half", "reads its own result", {.rope_half = rope_reads_result}},
     {"attention", "key heads taken in turn", {.attention = attention_heads}},

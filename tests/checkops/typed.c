@@ -234,12 +234,13 @@ static void residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, 
     free(b.data);
 }
 
-static void rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                         float eps) {
-    ink_tensor made = widen(d, x), a = widen(d, w);
-    ink_ref_rmsnorm_rope(d, made, a, cos, sin, n_heads, eps);
-    give(d, x, made);
+static void rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                         int64_t n_heads, float eps) {
+    ink_tensor made = widen(d, qk), a = widen(d, wq), b = widen(d, wk);
+    ink_ref_rmsnorm_rope(d, made, a, b, cos, sin, n_heads, eps);
+    give(d, qk, made);
     free(a.data);
+    free(b.data);
 }
 
 static void rope_half(const ink_device *d, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads) {

@@ -131,7 +131,7 @@ static ink_tensor widen(ink_tensor x) {
 
 static void run_op(queued *c) {
     const ink_device *d = NULL;
-    ink_tensor *x = c->x, v = {0}, bias = {0};
+    ink_tensor *x = c->x, v = {0}, u = {0}, bias = {0};
     switch (c->kind) {
     case LINEAR:
         if (c->e.bias) {
@@ -146,7 +146,7 @@ static void run_op(queued *c) {
         break;
     case RMSNORM: ink_ref_rmsnorm(d, x[0], x[1], v = widen(x[2]), c->f); break;
     case RESIDUAL_RMSNORM: ink_ref_residual_rmsnorm(d, x[0], x[1], x[2], v = widen(x[3]), c->f); break;
-    case RMSNORM_ROPE: ink_ref_rmsnorm_rope(d, x[0], v = widen(x[1]), x[2], x[3], c->n[0], c->f); break;
+    case RMSNORM_ROPE: ink_ref_rmsnorm_rope(d, x[0], v = widen(x[1]), u = widen(x[2]), x[3], x[4], c->n[0], c->f); break;
     case ROPE_HALF: ink_ref_rope_half(d, x[0], x[1], x[2], c->n[0]); break;
     case ATTENTION: ink_ref_attention(d, x[0], x[1], x[2], x[3], c->attention); break;
     case SILU_MUL: ink_ref_silu_mul(d, x[0], x[1], x[2]); break;
@@ -161,6 +161,7 @@ static void run_op(queued *c) {
     default: ink_ref_copy(d, x[0], x[1]); break;
     }
     free(v.data);
+    free(u.data);
     free(bias.data);
     free(c->ids);
 }
@@ -281,10 +282,10 @@ static void residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, 
     put(&(queued){.kind = RESIDUAL_RMSNORM, .x = {dst, x, r, w}, .f = eps});
 }
 
-static void rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                         float eps) {
+static void rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                         int64_t n_heads, float eps) {
     (void)d;
-    put(&(queued){.kind = RMSNORM_ROPE, .x = {x, w, cos, sin}, .n = {n_heads}, .f = eps});
+    put(&(queued){.kind = RMSNORM_ROPE, .x = {qk, wq, wk, cos, sin}, .n = {n_heads}, .f = eps});
 }
 
 static void rope_half(const ink_device *d, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads) {

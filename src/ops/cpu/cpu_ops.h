@@ -18,8 +18,8 @@ void ink_cpu_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor d
                                                ink_tensor scale, ink_tensor shift, float eps);
 void ink_cpu_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_cpu_residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
-void ink_cpu_rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                          float eps);
+void ink_cpu_rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                          int64_t n_heads, float eps);
 void ink_cpu_rope_half(const ink_device *d, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 void ink_cpu_rmsnorm_channels(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 void ink_cpu_silu_mul(const ink_device *d, ink_tensor dst, ink_tensor a, ink_tensor b);

@@ -24,7 +24,7 @@ void ink_cpu_for_rows(const ink_device *d, int64_t n, int64_t cols, void (*row_t
 /* The arguments of any op of this file. */
 typedef struct row_op {
     const ink_cpu_kernels *kernels;
-    ink_tensor dst, x, y, w, scale, shift, cos, sin;
+    ink_tensor dst, x, y, w, wk, scale, shift, cos, sin;
     const float *gate;
     int64_t n_heads;
     float eps;
@@ -86,19 +86,20 @@ void ink_cpu_residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x,
 
 static void rmsnorm_rope_rows(void *context, int64_t first, int64_t last) {
     const row_op *op = context;
-    int64_t head_dim = op->x.cols / op->n_heads;
+    int64_t head_dim = op->x.cols / op->n_heads / 2;
     for (int64_t i = first; i < last; i++)
-        for (int64_t head = 0; head < op->n_heads; head++) {
+        for (int64_t head = 0; head < 2 * op->n_heads; head++) {
             float *x = ink_row(op->x, i) + head * head_dim;
-            op->kernels->rmsnorm(x, x, op->w.data, head_dim, op->eps);
+            op->kernels->rmsnorm(x, x, head < op->n_heads ? op->w.data : op->wk.data, head_dim, op->eps);
             op->kernels->rope_pairs(x, ink_row(op->cos, i), ink_row(op->sin, i), head_dim / 2);
         }
 }
 
-void ink_cpu_rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                          float eps) {
-    row_op op = {.kernels = ink_cpu_kernels_of(d), .x = x, .w = w, .cos = cos, .sin = sin, .n_heads = n_heads, .eps = eps};
-    ink_cpu_for_rows(d, x.rows, x.cols, rmsnorm_rope_rows, &op);
+void ink_cpu_rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                          int64_t n_heads, float eps) {
+    row_op op = {
+        .kernels = ink_cpu_kernels_of(d), .x = qk, .w = wq, .wk = wk, .cos = cos, .sin = sin, .n_heads = n_heads, .eps = eps};
+    ink_cpu_for_rows(d, qk.rows, qk.cols, rmsnorm_rope_rows, &op);
 }
 
 static void rope_half_rows(void *context, int64_t first, int64_t last) {

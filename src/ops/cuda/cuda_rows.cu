@@ -329,16 +329,16 @@ __device__ void rotate(float &x, float &y, float cosine, float sine) {
     x = turned;
 }
 
-/* A block per row, a warp per head of 128. */
+/* A block for the queries of a row and one for its keys, a warp per head of 128. */
 template <typename T>
 __global__ void __launch_bounds__(ROPE_THREADS)
-    rmsnorm_rope_rows(ink_tensor x, row_vector w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
+    rmsnorm_rope_rows(ink_tensor qk, row_vector wq, row_vector wk, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, n_warps = blockDim.x / WARP;
-    T *row = row_of<T>(x, blockIdx.x) + lane * PACK;
+    T *row = row_of<T>(qk, blockIdx.x) + blockIdx.y * n_heads * ROPE_HEAD + lane * PACK;
     float cosine[PACK / 2], sine[PACK / 2], weight[PACK];
     load_pack(cosine, row_of<float>(cos, blockIdx.x) + lane * (PACK / 2));
     load_pack(sine, row_of<float>(sin, blockIdx.x) + lane * (PACK / 2));
-    load_pack(weight, w, lane * PACK);
+    load_pack(weight, blockIdx.y == 0 ? wq : wk, lane * PACK);
     for (int64_t first = warp; first < n_heads; first += ROPE_HELD * n_warps) {
         pack<T, PACK> raw[ROPE_HELD];
 #pragma unroll
@@ -369,10 +369,12 @@ __global__ void __launch_bounds__(ROPE_THREADS)
 /* Heads of any size, a warp each. */
 template <typename T>
 __global__ void __launch_bounds__(ROPE_THREADS)
-    rmsnorm_rope_heads(ink_tensor x, row_vector w, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
-    int64_t id = (int64_t)blockIdx.x * (ROPE_THREADS / WARP) + threadIdx.x / WARP, row = id / n_heads, head_dim = x.cols / n_heads;
-    if (row >= x.rows) return;
-    T *head = row_of<T>(x, row) + id % n_heads * head_dim;
+    rmsnorm_rope_heads(ink_tensor qk, row_vector wq, row_vector wk, ink_tensor cos, ink_tensor sin, int64_t n_heads, float eps) {
+    int64_t id = (int64_t)blockIdx.x * (ROPE_THREADS / WARP) + threadIdx.x / WARP, row = id / (2 * n_heads);
+    int64_t of_row = id % (2 * n_heads), head_dim = qk.cols / (2 * n_heads);
+    if (row >= qk.rows) return;
+    T *head = row_of<T>(qk, row) + of_row * head_dim;
+    row_vector w = of_row < n_heads ? wq : wk;
     int lane = threadIdx.x % WARP;
     float inverse = inverse_rms((float)head_dim, eps, 0, [&](float scale) {
         float sum = 0;
@@ -457,19 +459,20 @@ void ink_cuda_op_rmsnorm_channels(const ink_device *device, ink_tensor dst, ink_
     ink_cuda_launched(c, "rmsnorm_channels");
 }
 
-void ink_cuda_op_rmsnorm_rope(const ink_device *device, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                              float eps) {
+void ink_cuda_op_rmsnorm_rope(const ink_device *device, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                              int64_t n_heads, float eps) {
     ink_cuda *c = ink_cuda_of(device);
-    if (ink_cuda_failed(c) || x.rows == 0 || x.cols == 0) return;
-    bool packs = x.cols == n_heads * ROPE_HEAD && in_packs(x, PACK) && in_packs(vector_of(w), PACK) && in_packs(cos, PACK / 2) &&
-                 in_packs(sin, PACK / 2);
-    int64_t heads_per_block = ROPE_THREADS / WARP, blocks = (x.rows * n_heads + heads_per_block - 1) / heads_per_block;
-    ink_with_type(x, [&](auto *p) {
+    if (ink_cuda_failed(c) || qk.rows == 0 || qk.cols == 0) return;
+    row_vector q = vector_of(wq), k = vector_of(wk);
+    bool packs = qk.cols == 2 * n_heads * ROPE_HEAD && in_packs(qk, PACK) && in_packs(q, PACK) && in_packs(k, PACK) &&
+                 in_packs(cos, PACK / 2) && in_packs(sin, PACK / 2);
+    int64_t heads_per_block = ROPE_THREADS / WARP, blocks = (qk.rows * 2 * n_heads + heads_per_block - 1) / heads_per_block;
+    ink_with_type(qk, [&](auto *p) {
         using T = std::remove_pointer_t<decltype(p)>;
         if (packs)
-            rmsnorm_rope_rows<T><<<(unsigned)x.rows, ROPE_THREADS, 0, c->stream>>>(x, vector_of(w), cos, sin, n_heads, eps);
+            rmsnorm_rope_rows<T><<<dim3((unsigned)qk.rows, 2), ROPE_THREADS, 0, c->stream>>>(qk, q, k, cos, sin, n_heads, eps);
         else
-            rmsnorm_rope_heads<T><<<(unsigned)blocks, ROPE_THREADS, 0, c->stream>>>(x, vector_of(w), cos, sin, n_heads, eps);
+            rmsnorm_rope_heads<T><<<(unsigned)blocks, ROPE_THREADS, 0, c->stream>>>(qk, q, k, cos, sin, n_heads, eps);
     });
     ink_cuda_launched(c, "rmsnorm_rope");
 }

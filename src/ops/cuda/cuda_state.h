@@ -121,8 +121,8 @@ void ink_cuda_op_gated_residual_layernorm_modulate(const ink_device *, ink_tenso
                                                    ink_tensor scale, ink_tensor shift, float eps);
 void ink_cuda_op_rmsnorm(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_cuda_op_residual_rmsnorm(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
-void ink_cuda_op_rmsnorm_rope(const ink_device *, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                              float eps);
+void ink_cuda_op_rmsnorm_rope(const ink_device *, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                              int64_t n_heads, float eps);
 void ink_cuda_op_rope_half(const ink_device *, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 void ink_cuda_op_attention(const ink_device *, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
 void ink_cuda_op_silu_mul(const ink_device *, ink_tensor dst, ink_tensor a, ink_tensor b);

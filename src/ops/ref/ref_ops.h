@@ -19,8 +19,8 @@ void ink_ref_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tens
 void ink_ref_residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_ref_rmsnorm_channels(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 
-void ink_ref_rmsnorm_rope(const ink_device *d, ink_tensor x, ink_tensor w, ink_tensor cos, ink_tensor sin, int64_t n_heads,
-                          float eps);
+void ink_ref_rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,
+                          int64_t n_heads, float eps);
 void ink_ref_rope_half(const ink_device *d, ink_tensor x, ink_tensor cos, ink_tensor sin, int64_t n_heads);
 
 void ink_ref_attention(const ink_device *d, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
