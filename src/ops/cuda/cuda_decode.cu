@@ -1,6 +1,6 @@
 /*
- * cuda_decode.cu - stored forms to operands of products. All of it is bound by memory: a thread takes eight elements, so that a
- * warp reads and writes whole lines, wherever the addresses are aligned; elsewhere it takes them one by one.
+ * cuda_decode.cu - stored forms to operands of products and to rows of tables. All of it is bound by memory: a thread takes eight
+ * elements, so that a warp reads and writes whole lines, wherever the addresses are aligned; elsewhere it takes them one by one.
  */
 #include "ops/cuda/cuda_decode.h"
 
@@ -99,34 +99,47 @@ template <ink_dtype FORM> static __device__ void load_affine(const stored &w, in
     }
 }
 
+/* Where rows of a weight go. */
+struct target {
+    void *data;
+    ink_dtype type;
+    int64_t rows, cols, stride; /* columns that the weight lacks become zero */
+    const int32_t *ids;         /* the row of the weight for each of these, or NULL: as they come */
+};
+
+/* As ink_weight_decode, where stored * scale + bias is rounded twice. */
+static __device__ float scaled(float v, float scale, float bias) { return __fadd_rn(__fmul_rn(v, scale), bias); }
+
 template <ink_dtype FORM, typename T, bool ALIGNED>
-static __global__ void __launch_bounds__(INK_PIECE_LANES *INK_PIECE_ROWS) decode_kernel(T *dst, int64_t ld, stored w) {
+static __global__ void __launch_bounds__(INK_PIECE_LANES *INK_PIECE_ROWS) decode_kernel(target to, stored w) {
     const int64_t col = ((int64_t)blockIdx.x * INK_PIECE_LANES + threadIdx.x) * INK_PIECE;
-    if (col >= ld) return;
-    for (int64_t row = (int64_t)blockIdx.y * INK_PIECE_ROWS + threadIdx.y; row < w.rows;
+    if (col >= to.cols) return;
+    for (int64_t row = (int64_t)blockIdx.y * INK_PIECE_ROWS + threadIdx.y; row < to.rows;
          row += (int64_t)gridDim.y * INK_PIECE_ROWS) {
+        const int64_t of = to.ids ? to.ids[row] : row;
+        T *dst = static_cast<T *>(to.data) + row * to.stride;
         float v[INK_PIECE] = {0}, scale, bias;
         if constexpr (ALIGNED) {
             if (col < w.cols) {
-                load_affine<FORM>(w, row, col, &scale, &bias);
-                stored_eight<FORM>(w.data, row * w.cols + col, v);
+                load_affine<FORM>(w, of, col, &scale, &bias);
+                stored_eight<FORM>(w.data, of * w.cols + col, v);
 #pragma unroll
-                for (int j = 0; j < INK_PIECE; j++) v[j] = v[j] * scale + bias;
+                for (int j = 0; j < INK_PIECE; j++) v[j] = scaled(v[j], scale, bias);
             }
-            ink_store8(dst + row * ld + col, v);
+            ink_store8(dst + col, v);
         } else
-            for (int64_t k = col; k < col + INK_PIECE && k < ld; k++) {
+            for (int64_t k = col; k < col + INK_PIECE && k < to.cols; k++) {
                 float value = 0;
                 if (k < w.cols) {
-                    load_affine<FORM>(w, row, k, &scale, &bias);
-                    value = stored_one<FORM>(w.data, row * w.cols + k) * scale + bias;
+                    load_affine<FORM>(w, of, k, &scale, &bias);
+                    value = scaled(stored_one<FORM>(w.data, of * w.cols + k), scale, bias);
                 }
-                ink_store(dst + row * ld + k, value);
+                ink_store(dst + k, value);
             }
     }
 }
 
-template <ink_dtype FORM, typename T> static void decode_to(ink_cuda *c, T *dst, int64_t ld, const ink_weight *w) {
+template <ink_dtype FORM, typename T> static void decode_to(ink_cuda *c, const target &to, const ink_weight *w) {
     stored s = {static_cast<const unsigned char *>(w->data),
                 static_cast<const unsigned char *>(w->scales),
                 static_cast<const unsigned char *>(w->biases),
@@ -140,19 +153,19 @@ template <ink_dtype FORM, typename T> static void decode_to(ink_cuda *c, T *dst,
         s.groups = w->cols / w->group;
         while ((int64_t)1 << s.group_bits < w->group) s.group_bits++;
     }
-    const dim3 grid = ink_piece_grid(w->rows, ld), block = ink_piece_block();
-    if (pieces_aligned(w) && ink_rows_aligned(dst, ld, std::is_same<T, float>::value ? INK_F32 : INK_BF16) && ld % INK_PIECE == 0)
-        decode_kernel<FORM, T, true><<<grid, block, 0, c->stream>>>(dst, ld, s);
+    const dim3 grid = ink_piece_grid(to.rows, to.cols), block = ink_piece_block();
+    if (pieces_aligned(w) && ink_rows_aligned(to.data, to.stride, to.type) && to.cols % INK_PIECE == 0)
+        decode_kernel<FORM, T, true><<<grid, block, 0, c->stream>>>(to, s);
     else
-        decode_kernel<FORM, T, false><<<grid, block, 0, c->stream>>>(dst, ld, s);
+        decode_kernel<FORM, T, false><<<grid, block, 0, c->stream>>>(to, s);
     ink_cuda_launched(c, "a weight's decoding");
 }
 
-template <ink_dtype FORM> static void decode_form(ink_cuda *c, void *dst, ink_dtype type, int64_t ld, const ink_weight *w) {
-    if (type == INK_F32)
-        decode_to<FORM>(c, static_cast<float *>(dst), ld, w);
+template <ink_dtype FORM> static void decode_form(ink_cuda *c, const target &to, const ink_weight *w) {
+    if (to.type == INK_F32)
+        decode_to<FORM, float>(c, to, w);
     else
-        decode_to<FORM>(c, static_cast<__nv_bfloat16 *>(dst), ld, w);
+        decode_to<FORM, __nv_bfloat16>(c, to, w);
 }
 
 bool ink_cuda_decodes(const ink_weight *w) {
@@ -168,20 +181,33 @@ bool ink_cuda_decodes(const ink_weight *w) {
     }
 }
 
-void ink_cuda_decode_weight(ink_cuda *c, void *dst, ink_dtype type, int64_t ld, const ink_weight *w) {
-    if (ink_cuda_failed(c) || w->rows <= 0 || ld <= 0) return;
+static void decode(ink_cuda *c, const target &to, const ink_weight *w) {
+    if (ink_cuda_failed(c) || to.rows <= 0 || to.cols <= 0) return;
     switch (w->dtype) {
-    case INK_F32: decode_form<INK_F32>(c, dst, type, ld, w); break;
-    case INK_BF16: decode_form<INK_BF16>(c, dst, type, ld, w); break;
-    case INK_F16: decode_form<INK_F16>(c, dst, type, ld, w); break;
-    case INK_F8_E4M3: decode_form<INK_F8_E4M3>(c, dst, type, ld, w); break;
-    case INK_AFFINE_4: decode_form<INK_AFFINE_4>(c, dst, type, ld, w); break;
-    case INK_AFFINE_8: decode_form<INK_AFFINE_8>(c, dst, type, ld, w); break;
-    case INK_I8: decode_form<INK_I8>(c, dst, type, ld, w); break;
+    case INK_F32: decode_form<INK_F32>(c, to, w); break;
+    case INK_BF16: decode_form<INK_BF16>(c, to, w); break;
+    case INK_F16: decode_form<INK_F16>(c, to, w); break;
+    case INK_F8_E4M3: decode_form<INK_F8_E4M3>(c, to, w); break;
+    case INK_AFFINE_4: decode_form<INK_AFFINE_4>(c, to, w); break;
+    case INK_AFFINE_8: decode_form<INK_AFFINE_8>(c, to, w); break;
+    case INK_I8: decode_form<INK_I8>(c, to, w); break;
     default:
         ink_cuda_fail(c, "weight%s%s: form %d cannot be decoded on the device; it must be converted before it is uploaded",
                       w->name ? " " : "", w->name ? w->name : "", (int)w->dtype);
     }
+}
+
+void ink_cuda_decode_weight(ink_cuda *c, void *dst, ink_dtype type, int64_t ld, const ink_weight *w) {
+    decode(c, target{dst, type, w->rows, ld, ld, nullptr}, w);
+}
+
+void ink_cuda_op_embed_rows(const ink_device *device, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c) || dst.rows == 0) return;
+    const size_t bytes = (size_t)dst.rows * sizeof *ids;
+    int32_t *copied = static_cast<int32_t *>(ink_cuda_scratch(c, bytes));
+    if (!copied || !ink_cuda_ok(c, cudaMemcpyAsync(copied, ids, bytes, cudaMemcpyHostToDevice, c->stream), "embed_rows")) return;
+    decode(c, target{dst.data, dst.type, dst.rows, dst.cols, dst.stride, copied}, table);
 }
 
 static __global__ void scales_kernel(float *dst, int64_t n, const unsigned char *scales, ink_dtype type, bool per_row) {

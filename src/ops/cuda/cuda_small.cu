@@ -3,8 +3,6 @@
  *
  * Most are a functor that is called for W columns of a row: W is 4 where everything is aligned to as many elements, else 1.
  */
-#include <cuda_fp16.h>
-
 #include <type_traits>
 
 #include "ops/cuda/cuda_pack.h"
@@ -140,49 +138,6 @@ template <typename TD> struct unpatchify {
     }
 };
 
-/* ---- embed_rows ------------------------------------------------------------------------------------------------------ */
-
-/* Element i of an array that is aligned to nothing. */
-__device__ float element_of(const void *array, ink_dtype dtype, int64_t i) {
-    const unsigned char *bytes = static_cast<const unsigned char *>(array);
-    if (dtype == INK_F32) {
-        bytes += 4 * i;
-        return __uint_as_float(bytes[0] | bytes[1] << 8 | bytes[2] << 16 | (unsigned)bytes[3] << 24);
-    }
-    if (dtype == INK_I8) return (float)static_cast<signed char>(bytes[i]);
-    if (dtype == INK_F8_E4M3) {
-        unsigned bits = bytes[i], exponent = bits >> 3 & 15, mantissa = bits & 7;
-        float v = exponent == 0 ? (float)mantissa * 0x1p-9f : ldexpf((float)(mantissa | 8), (int)exponent - 10);
-        if ((bits & 0x7f) == 0x7f) v = __uint_as_float(0x7fc00000);
-        return bits & 0x80 ? -v : v;
-    }
-    unsigned short bits = (unsigned short)(bytes[2 * i] | bytes[2 * i + 1] << 8);
-    return dtype == INK_BF16 ? __uint_as_float((unsigned)bits << 16) : __half2float(__ushort_as_half(bits));
-}
-
-/* As ink_weight_decode, where q * scale + bias is rounded twice. */
-template <typename TD> struct embed_rows {
-    ink_tensor dst;
-    ink_weight table; /* its pointers are the device's */
-    const int32_t *ids;
-
-    __device__ void operator()(int64_t row, int64_t col) const {
-        int64_t id = ids[row], i = id * table.cols + col;
-        float v;
-        if (table.dtype == INK_AFFINE_4 || table.dtype == INK_AFFINE_8) {
-            const unsigned char *q = static_cast<const unsigned char *>(table.data);
-            int level = table.dtype == INK_AFFINE_8 ? q[i] : q[i / 2] >> 4 * (i % 2) & 15;
-            int64_t group = id * (table.cols / table.group) + col / table.group;
-            v = __fadd_rn(__fmul_rn((float)level, element_of(table.scales, table.scale_dtype, group)),
-                          element_of(table.biases, table.scale_dtype, group));
-        } else {
-            v = element_of(table.data, table.dtype, i);
-            if (table.scales) v *= element_of(table.scales, table.scale_dtype, table.n_scales > 1 ? id : 0);
-        }
-        ink_store(at<TD>(dst, row, col), v);
-    }
-};
-
 /* ---- cfg_combine ----------------------------------------------------------------------------------------------------- */
 
 constexpr int WARP = 32;
@@ -293,24 +248,6 @@ void ink_cuda_op_unpatchify(const ink_device *device, ink_tensor dst, ink_tensor
     ink_with_type(dst, [&](auto *p) {
         unpatchify<element<decltype(p)>> f = {dst, latents, mean, std, width, patch};
         launch<1>(c, height * width, dst.cols, f, "unpatchify");
-    });
-}
-
-void ink_cuda_op_embed_rows(const ink_device *device, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    ink_cuda *c = ink_cuda_of(device);
-    if (ink_cuda_failed(c) || dst.rows == 0) return;
-    ink_dtype dtype = table->dtype;
-    bool alone = dtype == INK_F32 || dtype == INK_BF16 || dtype == INK_F16 || dtype == INK_F8_E4M3 || dtype == INK_I8;
-    if (!alone && dtype != INK_AFFINE_4 && dtype != INK_AFFINE_8) {
-        ink_cuda_fail(c, "embed_rows: a table of type %d must be converted before", (int)dtype);
-        return;
-    }
-    size_t bytes = (size_t)dst.rows * sizeof *ids;
-    int32_t *copied = static_cast<int32_t *>(ink_cuda_scratch(c, bytes));
-    if (!copied || !ink_cuda_ok(c, cudaMemcpyAsync(copied, ids, bytes, cudaMemcpyHostToDevice, c->stream), "embed_rows")) return;
-    ink_with_type(dst, [&](auto *p) {
-        embed_rows<element<decltype(p)>> f = {dst, *table, copied};
-        launch<1>(c, dst.rows, dst.cols, f, "embed_rows");
     });
 }
 
