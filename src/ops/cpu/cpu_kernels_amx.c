@@ -74,7 +74,10 @@ static void amx_pack_left_i8(void *panel, const int8_t *rows, int64_t stride, in
 
 /* ---- the product ------------------------------------------------------------------------------------------------------------ */
 
-/* Of integers or of bf16 numbers: `bytes` of each left row. */
+/*
+ * Of integers or of bf16 numbers: `bytes` of each left row. Right tiles are read past the first-level cache, which keeps the left ones
+ * for the next columns.
+ */
 static inline __attribute__((always_inline)) void multiply_tiles(bool integers, void *c, int64_t stride, const void *left,
                                                                  const void *right, int64_t bytes, bool add, const void *ahead) {
     const unsigned char *a = left, *b = right;
@@ -93,22 +96,18 @@ static inline __attribute__((always_inline)) void multiply_tiles(bool integers, 
         _tile_zero(3);
     }
     for (int64_t at = 0; at < bytes; at += AMX_ROW_BYTES, a += AMX_STEP_BYTES, b += AMX_STEP_BYTES) {
+        _tile_stream_loadd(6, b, AMX_ROW_BYTES);
+        _tile_stream_loadd(7, b + AMX_TILE_BYTES, AMX_ROW_BYTES);
         _tile_loadd(4, a, AMX_ROW_BYTES);
-        _tile_loadd(6, b, AMX_ROW_BYTES);
-        if (integers)
-            _tile_dpbssd(0, 4, 6);
-        else
-            _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, b + AMX_TILE_BYTES, AMX_ROW_BYTES);
-        if (integers)
-            _tile_dpbssd(1, 4, 7);
-        else
-            _tile_dpbf16ps(1, 4, 7);
         _tile_loadd(5, a + AMX_TILE_BYTES, AMX_ROW_BYTES);
         if (integers) {
+            _tile_dpbssd(0, 4, 6);
+            _tile_dpbssd(1, 4, 7);
             _tile_dpbssd(2, 5, 6);
             _tile_dpbssd(3, 5, 7);
         } else {
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_dpbf16ps(1, 4, 7);
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
@@ -138,7 +137,7 @@ static const ink_cpu_product bf16_product = {
     .k_unit = BF16_STEP,
     .element_bytes = 2,
     .k_chunk = 3072,
-    .k_near = 256,
+    .k_near = 512,
     .begin = amx_begin,
     .end = amx_end,
     .pack_left = amx_pack_left,
@@ -154,7 +153,7 @@ static const ink_cpu_product i8_product = {
     .k_unit = AMX_ROW_BYTES,
     .element_bytes = 1,
     .k_chunk = 6144,
-    .k_near = 512,
+    .k_near = 1024,
     .integers = true,
     .begin = amx_begin,
     .end = amx_end,

@@ -8,7 +8,7 @@
 #include "inkstone.h"
 #include "ops/cpu/cpu_ops.h"
 
-enum { ROWS = 192, INNER = 1024, TRIALS = 5, CHUNK_BYTES = 1 << 20 };
+enum { COLS = 192, MOST_INNER = 1024 /* numbers of 4 bytes */, TRIALS = 5, CHUNK_BYTES = 1 << 20 };
 
 typedef struct trial {
     const ink_cpu_product *tiles;
@@ -16,16 +16,19 @@ typedef struct trial {
     int64_t passes;
 } trial;
 
-/* Where a worker's left panels, its right panel and its sums begin: the panels fill a good part of a second-level cache. */
-static unsigned char *right_panel(const trial *t, unsigned char *workspace) {
-    return workspace + ROWS * INNER * t->tiles->element_bytes;
+/*
+ * A worker multiplies one left panel, as long as the first-level cache holds, with right ones that fill a good part of the second
+ * level's, as a product of matrices does. Right ones come first in its workspace, then the left one, then the sums.
+ */
+static unsigned char *left_panel(const trial *t, unsigned char *workspace) {
+    return workspace + COLS * t->tiles->k_near * t->tiles->element_bytes;
 }
 
 static float *sums_tile(const trial *t, unsigned char *workspace) {
-    return (float *)(void *)(right_panel(t, workspace) + INK_MAX_TILE_COLS * INNER * t->tiles->element_bytes);
+    return (float *)(void *)(left_panel(t, workspace) + t->tiles->tile_rows * t->tiles->k_near * t->tiles->element_bytes);
 }
 
-_Static_assert((ROWS + INK_MAX_TILE_COLS) * INNER * 4 + INK_MAX_TILE_ROWS * INK_MAX_TILE_COLS * 4 <= INK_WORKSPACE_BYTES,
+_Static_assert((COLS + INK_MAX_TILE_ROWS) * MOST_INNER * 4 + INK_MAX_TILE_ROWS * INK_MAX_TILE_COLS * 4 <= INK_WORKSPACE_BYTES,
                "the panels have no room");
 
 /* Random numbers: what is multiplied can set the pace of a processor. */
@@ -56,15 +59,15 @@ static void multiply(void *context, int64_t task, int64_t worker) {
     unsigned char *workspace = ink_threads_workspace(t->threads, worker);
     if (tiles->begin) tiles->begin();
     for (int64_t pass = 0; pass < t->passes; pass++)
-        for (int64_t i = 0; i < ROWS; i += tiles->tile_rows)
-            tiles->multiply(sums_tile(t, workspace), tiles->tile_cols, workspace + i * INNER * tiles->element_bytes,
-                            right_panel(t, workspace), INNER, false, NULL);
+        for (int64_t col = 0; col < COLS; col += tiles->tile_cols)
+            tiles->multiply(sums_tile(t, workspace), tiles->tile_cols, left_panel(t, workspace),
+                            workspace + col * tiles->k_near * tiles->element_bytes, tiles->k_near, false, NULL);
     if (tiles->end) tiles->end();
 }
 
 static double best_rate(const trial *t, const ink_device *device, double seconds) {
     int64_t n = ink_threads_count(device->threads);
-    double best = 0, flops = 2.0 * ROWS * INNER * (double)t->tiles->tile_cols * (double)n;
+    double best = 0, flops = 2.0 * COLS * (double)(t->tiles->k_near * t->tiles->tile_rows * n);
     trial once = *t;
     once.passes = 1;
     /* How many passes fill the time of a trial is found by doubling. */
