@@ -75,8 +75,8 @@ static void amx_pack_left_i8(void *panel, const int8_t *rows, int64_t stride, in
 /* ---- the product ------------------------------------------------------------------------------------------------------------ */
 
 /*
- * Of integers or of bf16 numbers: `bytes` of each left row. Right tiles are read past the first-level cache, which keeps the left ones
- * for the next columns.
+ * Of integers or of bf16 numbers: `bytes` of each left row. Right tiles are read past the first-level cache, which keeps the left
+ * ones for the next columns.
  */
 static inline __attribute__((always_inline)) void multiply_tiles(bool integers, void *c, int64_t stride, const void *left,
                                                                  const void *right, int64_t bytes, bool add, const void *ahead) {

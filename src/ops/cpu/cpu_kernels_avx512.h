@@ -107,25 +107,52 @@ static int32_t round_i8(int8_t *restrict dst, const float *restrict x, float fac
     return _mm512_reduce_add_epi32(sum);
 }
 
+/* 2^x to about 1 ulp, 0 far below: x = n + r, 2^r by the polynomial that is nearest to it for |r| <= 1/2. NaN stays. */
+static inline __m512 exp2_lanes(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x); /* so that r is a number; the second operand where one is none */
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(EXP2_6), _mm512_set1_ps(EXP2_5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_1));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f)), n);
+}
+
+/* The product is rounded as that of the largest score was, so that the weight of that is 1: said so that compilers do not fuse it.
+ */
+static inline __m512 weight_lanes(__m512 score, __m512 factor, __m512 largest) {
+    __m512 scaled = _mm512_mul_round_ps(score, factor, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return exp2_lanes(_mm512_sub_ps(scaled, largest));
+}
+
 static float softmax_block(float *x, int64_t n, float scale, float *max) {
     const __m512 factor = _mm512_set1_ps(scale), least = _mm512_set1_ps(-INFINITY);
-    __m512 most = _mm512_set1_ps(*max);
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 there = lanes_of(n - i);
-        most = _mm512_max_ps(_mm512_mask_mul_ps(least, there, _mm512_maskz_loadu_ps(there, x + i), factor), most);
+    __m512 most = least, also = least, sum = _mm512_setzero_ps(), rest = sum;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        most = _mm512_max_ps(_mm512_loadu_ps(x + i), most);
+        also = _mm512_max_ps(_mm512_loadu_ps(x + i + 16), also);
     }
-    *max = _mm512_reduce_max_ps(most);
-    const __m512 largest = _mm512_set1_ps(*max);
-    __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 there = lanes_of(n - i);
-        __m512 score = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, x + i), factor);
-        __m512 weight = _mm512_maskz_mov_ps(there, exp_lanes(_mm512_sub_ps(score, largest)));
-        _mm512_mask_storeu_ps(x + i, there, weight);
-        low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(weight)));
-        high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(weight, 1)));
+    for (; i < n; i += 16) most = _mm512_max_ps(_mm512_mask_loadu_ps(least, lanes_of(n - i), x + i), most);
+    float largest = _mm512_reduce_max_ps(_mm512_max_ps(most, also)) * scale;
+    if (largest > *max) *max = largest;
+    const __m512 less = _mm512_set1_ps(*max);
+    for (i = 0; i + 32 <= n; i += 32) {
+        __m512 a = weight_lanes(_mm512_loadu_ps(x + i), factor, less);
+        __m512 b = weight_lanes(_mm512_loadu_ps(x + i + 16), factor, less);
+        _mm512_storeu_ps(x + i, a);
+        _mm512_storeu_ps(x + i + 16, b);
+        sum = _mm512_add_ps(sum, a);
+        rest = _mm512_add_ps(rest, b);
     }
-    return (float)_mm512_reduce_add_pd(_mm512_add_pd(low, high));
+    for (; i < n; i += 16) {
+        __mmask16 there = lanes_of(n - i);
+        __m512 a = weight_lanes(_mm512_maskz_loadu_ps(there, x + i), factor, less);
+        _mm512_mask_storeu_ps(x + i, there, a);
+        sum = _mm512_mask_add_ps(sum, there, sum, a);
+    }
+    return _mm512_reduce_add_ps(_mm512_add_ps(sum, rest));
 }
 
 #endif

@@ -201,6 +201,26 @@ static inline float exp_f32(float x) {
     return x != x ? x : y;
 }
 
+/* The same of 2^x, x = n + r, for x <= 128; 0 below -126. */
+static inline float exp2_f32(float x) {
+    const float round = 12582912.0f;
+    float clamped = x >= -126.0f ? x : -126.0f;
+    float n = clamped + round - round, r = clamped - n;
+    float p = EXP2_6;
+    p = p * r + EXP2_5;
+    p = p * r + EXP2_4;
+    p = p * r + EXP2_3;
+    p = p * r + EXP2_2;
+    p = p * r + EXP2_1;
+    p = p * r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    float y = p * power;
+    y = x < -126.0f ? 0.0f : y;
+    return x != x ? x : y;
+}
+
 static inline float silu(float x) { return x / (1.0f + exp_f32(-x)); }
 
 /* 0.5 x (1 + tanh u) with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + e^(-2u)). */
@@ -235,7 +255,7 @@ static float softmax_block(float *x, int64_t n, float scale, float *max) {
         lane[0] = x[i] > lane[0] ? x[i] : lane[0];
     }
     for (int j = 0; j < LANES; j++) largest = lane[j] > largest ? lane[j] : largest;
-    for (i = 0; i < n; i++) x[i] = exp_f32(x[i] - largest);
+    for (i = 0; i < n; i++) x[i] = exp2_f32(x[i] - largest);
     *max = largest;
     return (float)sum_of(x, n);
 }
