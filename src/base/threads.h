@@ -14,7 +14,7 @@ void ink_threads_destroy(ink_threads *threads);
 int64_t ink_threads_count(const ink_threads *threads);
 
 /* Memory of a worker for as long as a task of its runs, INK_WORKSPACE_BYTES of it, aligned to 64. */
-enum { INK_WORKSPACE_BYTES = 2 << 20 };
+enum { INK_WORKSPACE_BYTES = 3 << 20 };
 void *ink_threads_workspace(const ink_threads *threads, int64_t worker);
 
 /* Cores that this process may use, at least 1. */

@@ -11,7 +11,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 
-enum { BLOCK_KEYS = 256, LEAST_KEYS = 32, BLOCK_QUERIES = 2048, PIECE_INNER = 128, SPAN_BYTES = INK_WORKSPACE_BYTES / 2 };
+enum { BLOCK_KEYS = 256, LEAST_KEYS = 32, BLOCK_QUERIES = 2048, PIECE_INNER = 128, SPAN_BYTES = 1 << 20 };
 
 _Static_assert(LEAST_KEYS % INK_MAX_TILE_COLS == 0, "blocks must hold whole tiles");
 

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The largest tile of any product: sizes of scratch arrays. */
-enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32 };
+/* The largest tile, and the most group_cols, of any product: sizes of scratch arrays. */
+enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32, INK_MAX_GROUP_COLS = 256 };
 
 /* 2^r = 1 + EXP2_1 r + ... + EXP2_6 r^6 for |r| <= 1/2, to 2e-9 of it: a minimax fit of our own. */
 #define EXP2_1 0.69314718f
@@ -32,12 +32,14 @@ typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_C
 typedef struct ink_cpu_product {
     int64_t tile_rows, tile_cols, k_unit;
     int64_t element_bytes; /* 4: f32; 2: operands are rounded to bf16; of integers what they take in the panels */
-    int64_t k_chunk;       /* how much of k, for many columns, stays in the second-level cache; a multiple of 512 */
-    int64_t k_near;        /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
-    bool integers;         /* of 8 bits: left rows -127 to 127, right ones -128 to 127 */
-    int32_t right_offset;  /* of integers: added to each number of right rows, so sums exceed the products' by that much times the
-                              sum of the left row */
-    void (*begin)(void);   /* before and after the calls of multiply in a task; may be NULL */
+    int64_t
+        group_cols;  /* right rows that are taken together, a multiple of tile_cols; alike for all of a tier that meet in one op */
+    int64_t k_chunk; /* how much of k, for that many, stays in the second-level cache; a multiple of 512 */
+    int64_t k_near;  /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
+    bool integers;   /* of 8 bits: left rows -127 to 127, right ones -128 to 127 */
+    int32_t right_offset; /* of integers: added to each number of right rows, so sums exceed the products' by that much times the
+                             sum of the left row */
+    void (*begin)(void);  /* before and after the calls of multiply in a task; may be NULL */
     void (*end)(void);
     /* Of integers only: k of each of tile_rows rows, and of n <= tile_cols rows. */
     void (*pack_left_i8)(void *panel, const int8_t *rows, int64_t stride, int64_t k);

@@ -27,7 +27,7 @@ static const ink_cpu_product bf16_product, i8_product;
 #include "ops/cpu/cpu_kernels_template.h"
 
 /* A tile holds BF16_STEP numbers of bf16, AMX_ROW_BYTES integers, of 16 rows; AMX_ROWS is the side of a product. */
-enum { AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
+enum { AMX_GROUP_COLS = 256, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
 
 /* What LDTILECFG reads: palette 1, and the size of each register. */
 typedef struct tile_config {
@@ -111,9 +111,11 @@ static inline __attribute__((always_inline)) void multiply_tiles(bool integers, 
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
+        /* Of eight lines two: they wake the prefetcher of the second-level cache, which brings the others without keeping the first
+           one's few buffers busy for as long. */
         if (next) {
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; i++) _mm_prefetch(next + 64 * i, _MM_HINT_T1);
+            _mm_prefetch(next, _MM_HINT_T1);
+            _mm_prefetch(next + 64, _MM_HINT_T1);
             next += AMX_STEP_BYTES / 4;
         }
     }
@@ -136,7 +138,8 @@ static const ink_cpu_product bf16_product = {
     .tile_cols = AMX_ROWS,
     .k_unit = BF16_STEP,
     .element_bytes = 2,
-    .k_chunk = 3072,
+    .group_cols = AMX_GROUP_COLS,
+    .k_chunk = 1536,
     .k_near = 512,
     .begin = amx_begin,
     .end = amx_end,
@@ -152,7 +155,8 @@ static const ink_cpu_product i8_product = {
     .tile_cols = AMX_ROWS,
     .k_unit = AMX_ROW_BYTES,
     .element_bytes = 1,
-    .k_chunk = 6144,
+    .group_cols = AMX_GROUP_COLS,
+    .k_chunk = 3072,
     .k_near = 1024,
     .integers = true,
     .begin = amx_begin,

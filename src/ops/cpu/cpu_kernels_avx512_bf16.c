@@ -51,6 +51,7 @@ static const ink_cpu_product bf16_product = {
     .tile_cols = TILE_COLS,
     .k_unit = BF16_STEP,
     .element_bytes = 2,
+    .group_cols = 128,
     .k_chunk = 3072,
     .k_near = 768,
     .pack_left = bf16_pack_left,

@@ -168,6 +168,7 @@ static const ink_cpu_product i8_product = {
     .tile_cols = TILE_COLS,
     .k_unit = I8_UNIT,
     .element_bytes = 4 / I8_UNIT,
+    .group_cols = 128,
     .k_chunk = 1536 * I8_UNIT,
     .k_near = 384 * I8_UNIT,
     .integers = true,

@@ -141,6 +141,7 @@ static const ink_cpu_product f32_product = {
     .tile_cols = TILE_COLS,
     .k_unit = 1,
     .element_bytes = 4,
+    .group_cols = 128,
     .k_chunk = 1536,
     .k_near = 384,
     .pack_left = f32_pack_left,

@@ -19,13 +19,13 @@
 #include "tensor/quantize.h"
 
 enum {
-    GROUP_COLS = 128,  /* a multiple of every product's tile_cols */
     PIECE_INNER = 512, /* decoded at once */
-    SUMS_BYTES = INK_PACKED_ROWS * GROUP_COLS * (int)sizeof(float),
+    SUMS_BYTES = INK_PACKED_ROWS * INK_MAX_GROUP_COLS * (int)sizeof(float),
+    CHUNK_BYTES = 3 << 18, /* of a group's weights: group_cols * k_chunk * element_bytes at most */
 };
 
 _Static_assert(PIECE_INNER % INK_MAX_GROUP == 0, "pieces must hold whole groups and blocks");
-_Static_assert(INK_WORKSPACE_BYTES - SUMS_BYTES >= GROUP_COLS * 3072 * 2, "a chunk of weights has no room");
+_Static_assert(INK_WORKSPACE_BYTES >= SUMS_BYTES + CHUNK_BYTES, "sums and weights have no room");
 
 /* A run of the inner dimension that one kind of tiles multiplies: all of it, or integers and then the branch beside them. */
 typedef struct section {
@@ -46,7 +46,7 @@ typedef struct product {
     const ink_cpu_kernels *kernels;
     section sections[2];
     int n_sections;
-    int64_t tile_rows; /* of all sections, whose tiles have one shape */
+    int64_t tile_rows, group_cols; /* of all sections, whose tiles have one shape */
     ink_threads *threads;
     ink_tensor dst, x;
     const ink_weight *w;
@@ -221,7 +221,7 @@ static void pack_group(const product *p, const section *s, unsigned char *right,
 
 static void store_rows(const product *p, const float *sums, int64_t row, int64_t n, int64_t col, int64_t n_cols) {
     for (int64_t i = 0; i < n; i++)
-        p->kernels->epilogue(ink_row(p->dst, row + i) + col, sums + i * GROUP_COLS, p->bias ? p->bias + col : NULL, p->act,
+        p->kernels->epilogue(ink_row(p->dst, row + i) + col, sums + i * p->group_cols, p->bias ? p->bias + col : NULL, p->act,
                              p->gate ? p->gate + col : NULL, p->add ? ink_row(*p->add, row + i) + col : NULL, n_cols);
 }
 
@@ -242,7 +242,7 @@ static void multiply_panel(const ink_cpu_product *t, float *sums, const unsigned
     for (int64_t at = 0; at < k; at += t->k_near) {
         int64_t n = ink_cpu_min(t->k_near, k - at);
         for (int64_t col = 0, quarter = 0; col < n_cols; col += t->tile_cols, quarter++)
-            t->multiply(sums + col, GROUP_COLS, left + at * step, right + (col * k + at * t->tile_cols) * t->element_bytes, n,
+            t->multiply(sums + col, t->group_cols, left + at * step, right + (col * k + at * t->tile_cols) * t->element_bytes, n,
                         add || at > 0, ahead && quarter < 4 ? ahead + at * step + quarter * (n * step / 4) : NULL);
     }
 }
@@ -251,7 +251,7 @@ static void multiply_panel(const ink_cpu_product *t, float *sums, const unsigned
 static void scale_rows(const product *p, float *sums, int64_t panel, int64_t n, const float *of_cols, int64_t n_cols) {
     const row_scale *scales = p->row_scales + panel * p->tile_rows;
     for (int64_t i = 0; i < n; i++)
-        p->kernels->scale_sums(sums + i * GROUP_COLS, of_cols, scales[i].scale, scales[i].offset, n_cols);
+        p->kernels->scale_sums(sums + i * p->group_cols, of_cols, scales[i].scale, scales[i].offset, n_cols);
 }
 
 /* How much of a section's inner dimension is taken at once. */
@@ -266,14 +266,14 @@ static void multiply_chunk(const product *p, const section *s, int64_t k0, int64
                            unsigned char *workspace, const float *of_cols) {
     const ink_cpu_product *t = s->tiles;
     unsigned char *right = workspace + SUMS_BYTES;
-    int64_t n_cols = ink_cpu_min(GROUP_COLS, p->dst.cols - col0), tile_step = t->tile_rows * t->element_bytes;
+    int64_t n_cols = ink_cpu_min(t->group_cols, p->dst.cols - col0), tile_step = t->tile_rows * t->element_bytes;
     bool starts = s == p->sections && k0 == 0, complete = k1 == s->inner;
     bool stores = complete && s == p->sections + p->n_sections - 1;
     pack_group(p, s, right, col0, n_cols, k0, k1);
     for (int64_t i = first; i < end; i++) {
         const unsigned char *left = left_panel(p, s, i) + k0 * tile_step;
         const unsigned char *ahead = i + 1 < end ? left_panel(p, s, i + 1) + k0 * tile_step : NULL;
-        float *sums = (float *)(void *)workspace + (starts && stores ? 0 : (i - first) * t->tile_rows * GROUP_COLS);
+        float *sums = (float *)(void *)workspace + (starts && stores ? 0 : (i - first) * t->tile_rows * t->group_cols);
         int64_t row = p->row0 + i * t->tile_rows, n = ink_cpu_min(t->tile_rows, p->n_rows - i * t->tile_rows);
         if (stores) expect_rows(p, row, n, col0, n_cols);
         for (int64_t part = 0; part < s->n_parts; part++)
@@ -288,9 +288,9 @@ static void group_task(void *context, int64_t task, int64_t worker) {
     const product *p = context;
     int64_t n_panels = (p->n_rows + p->tile_rows - 1) / p->tile_rows, split = task / p->n_groups;
     int64_t first = n_panels * split / p->n_splits, end = n_panels * (split + 1) / p->n_splits;
-    int64_t col0 = task % p->n_groups * GROUP_COLS;
-    float of_cols[GROUP_COLS];
-    for (int64_t i = 0; p->row_scales && i < GROUP_COLS && col0 + i < p->dst.cols; i++)
+    int64_t col0 = task % p->n_groups * p->group_cols;
+    float of_cols[INK_MAX_GROUP_COLS];
+    for (int64_t i = 0; p->row_scales && i < p->group_cols && col0 + i < p->dst.cols; i++)
         of_cols[i] = ink_weight_row_scale(p->w, col0 + i);
     for (const section *s = p->sections; s < p->sections + p->n_sections; s++) {
         if (s->tiles->begin) s->tiles->begin();
@@ -308,6 +308,7 @@ static void add_section(product *p, const ink_cpu_product *tiles, int64_t n_part
         s->inner += ink_cpu_round_up(tap < p->n_taps ? p->x.cols : p->low->cols, tiles->k_unit);
     p->panel_bytes += ink_cpu_round_up(tiles->tile_rows * n_parts * s->inner * tiles->element_bytes, 64);
     p->tile_rows = tiles->tile_rows;
+    p->group_cols = tiles->group_cols;
 }
 
 static void run(const ink_device *d, product *p) {
@@ -318,7 +319,7 @@ static void run(const ink_device *d, product *p) {
     int64_t n_parts = numbers->element_bytes == 2 && !p->may_round ? 2 : 1, n_stretches = p->n_taps + (p->low != NULL);
     if (integers) add_section(p, p->kernels->i8, 1, 0, p->n_taps);
     if (!integers || p->low) add_section(p, numbers, n_parts, integers ? p->n_taps : 0, n_stretches);
-    p->n_groups = (p->dst.cols + GROUP_COLS - 1) / GROUP_COLS;
+    p->n_groups = (p->dst.cols + p->group_cols - 1) / p->group_cols;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
     int64_t most = ink_packed_rows(p->n_taps), n_blocks = (p->dst.rows + most - 1) / most;
     int64_t n_threads = ink_threads_count(d->threads);
@@ -327,7 +328,9 @@ static void run(const ink_device *d, product *p) {
     for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
         p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
         int64_t n_panels = (p->n_rows + p->tile_rows - 1) / p->tile_rows;
-        p->n_splits = p->n_groups % n_threads == 0 || p->n_groups > 4 * n_threads ? 1 : ink_cpu_min(n_panels, n_threads);
+        p->n_splits = 1;
+        while (p->n_splits < n_panels && p->n_groups * p->n_splits % n_threads != 0 && p->n_groups * p->n_splits < 4 * n_threads)
+            p->n_splits++;
         ink_threads_run(d->threads, n_panels, pack_left_task, p);
         ink_threads_run(d->threads, p->n_groups * p->n_splits, group_task, p);
     }
