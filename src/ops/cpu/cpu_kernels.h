@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* The largest tile, and the most group_cols, of any product: sizes of scratch arrays. */
-enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32, INK_MAX_GROUP_COLS = 256 };
+enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32, INK_MAX_GROUP_COLS = 192 };
 
 /* 2^r = 1 + EXP2_1 r + ... + EXP2_6 r^6 for |r| <= 1/2, to 2e-9 of it: a minimax fit of our own. */
 #define EXP2_1 0.69314718f

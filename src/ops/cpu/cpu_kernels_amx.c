@@ -27,7 +27,7 @@ static const ink_cpu_product bf16_product, i8_product;
 #include "ops/cpu/cpu_kernels_template.h"
 
 /* A tile holds BF16_STEP numbers of bf16, AMX_ROW_BYTES integers, of 16 rows; AMX_ROWS is the side of a product. */
-enum { AMX_GROUP_COLS = 256, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
+enum { AMX_GROUP_COLS = 192, AMX_ROW_BYTES = 64, AMX_TILE_BYTES = 1024, AMX_ROWS = 32, AMX_STEP_BYTES = 2 * AMX_TILE_BYTES };
 
 /* What LDTILECFG reads: palette 1, and the size of each register. */
 typedef struct tile_config {
