@@ -3,9 +3,14 @@
 
 #include "tensor/gguf_blocks.h"
 
+void ink_weight_scales(float *dst, const ink_weight *w, const void *scales, int64_t first, int64_t n) {
+    const unsigned char *from = (const unsigned char *)scales + (size_t)first * ink_dtype_size(w->scale_dtype);
+    ink_convert(dst, INK_F32, from, w->scale_dtype, n);
+}
+
 float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i) {
     float value;
-    ink_convert(&value, INK_F32, (const unsigned char *)scales + (size_t)i * ink_dtype_size(w->scale_dtype), w->scale_dtype, 1);
+    ink_weight_scales(&value, w, scales, i, 1);
     return value;
 }
 

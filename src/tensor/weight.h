@@ -36,7 +36,8 @@ void ink_weight_decode(float *dst, const ink_weight *w, int64_t row, int64_t col
 /* The scale of a row, of F8_E4M3 and I8. */
 float ink_weight_row_scale(const ink_weight *w, int64_t row);
 
-/* One of its scales or biases, an array of scale_dtype. */
+/* dst[0..n) = its scales or biases, an array of scale_dtype, from `first` on; and one of them. */
+void ink_weight_scales(float *dst, const ink_weight *w, const void *scales, int64_t first, int64_t n);
 float ink_weight_scale(const ink_weight *w, const void *scales, int64_t i);
 
 /*

@@ -20,6 +20,7 @@
 
 enum {
     PIECE_INNER = 512, /* decoded at once */
+    LEAST_GROUP = 32,  /* of weights that tiers decode by themselves */
     SUMS_BYTES = INK_PACKED_ROWS * INK_MAX_GROUP_COLS * (int)sizeof(float),
     CHUNK_BYTES = 3 << 18, /* of a group's weights: group_cols * k_chunk * element_bytes at most */
 };
@@ -165,12 +166,14 @@ static void pack_left_task(void *context, int64_t panel, int64_t worker) {
 static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n) {
     int64_t first = row * w->cols + col;
     bool nibbles = w->dtype == INK_AFFINE_4;
-    if (w->group > 0 && w->group % 32 == 0 && kernels->decode_affine) {
-        for (int64_t i = 0; i < n; i += w->group) {
-            int64_t group = row * (w->cols / w->group) + (col + i) / w->group;
-            kernels->decode_affine(dst + i, (const unsigned char *)w->data + (nibbles ? (first + i) / 2 : first + i), nibbles,
-                                   ink_weight_scale(w, w->scales, group), ink_weight_scale(w, w->biases, group), w->group);
-        }
+    if (w->group > 0 && w->group % LEAST_GROUP == 0 && kernels->decode_affine) {
+        float scales[PIECE_INNER / LEAST_GROUP], biases[PIECE_INNER / LEAST_GROUP];
+        int64_t group = row * (w->cols / w->group) + col / w->group, n_groups = n / w->group;
+        ink_weight_scales(scales, w, w->scales, group, n_groups);
+        ink_weight_scales(biases, w, w->biases, group, n_groups);
+        for (int64_t i = 0; i < n_groups; i++, dst += w->group, first += w->group)
+            kernels->decode_affine(dst, (const unsigned char *)w->data + (nibbles ? first / 2 : first), nibbles, scales[i],
+                                   biases[i], w->group);
     } else if (w->dtype == INK_F8_E4M3 && n % 32 == 0 && kernels->decode_f8_e4m3) {
         kernels->decode_f8_e4m3(dst, (const unsigned char *)w->data + first, ink_weight_row_scale(w, row), n);
     } else if (w->dtype == INK_I8 && n % 32 == 0 && kernels->decode_i8) {
@@ -180,6 +183,19 @@ static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink
         ink_weight_decode(wide, w, row, col, n);
         ink_convert(dst, INK_BF16, wide, INK_F32, n);
     }
+}
+
+/* Asks for what is stored of n columns from col on of a row, which may lie behind the last. */
+static void expect_weights(const ink_weight *w, int64_t row, int64_t col, int64_t n) {
+    enum { LINE_BYTES = 64 };
+    if (row >= w->rows) return;
+    int64_t elements = ink_dtype_block_elements(w->dtype), bytes = ink_dtype_block_bytes(w->dtype);
+    const char *data = (const char *)w->data + (row * w->cols + col) / elements * bytes;
+    for (int64_t at = 0; at < n / elements * bytes; at += LINE_BYTES) __builtin_prefetch(data + at);
+    if (w->group == 0) return;
+    int64_t scale = (row * w->cols + col) / w->group * (int64_t)ink_dtype_size(w->scale_dtype);
+    __builtin_prefetch((const char *)w->scales + scale);
+    __builtin_prefetch((const char *)w->biases + scale);
 }
 
 /* Packs k <= PIECE_INNER columns from col on of n rows from row on. */
@@ -194,7 +210,10 @@ static void pack_right(const product *p, const ink_cpu_product *t, void *panel, 
         t->pack_right_f32(panel, (const float *)w->data + at, w->cols, n, k);
     } else if (t->element_bytes == 2) {
         uint16_t rows[INK_MAX_TILE_COLS * PIECE_INNER];
-        for (int64_t i = 0; i < n; i++) decode_bf16(p->kernels, rows + i * k, w, row + i, col, k);
+        for (int64_t i = 0; i < n; i++) {
+            expect_weights(w, row + t->tile_cols + i, col, k);
+            decode_bf16(p->kernels, rows + i * k, w, row + i, col, k);
+        }
         t->pack_right_bf16(panel, rows, k, n, k);
     } else {
         float rows[INK_MAX_TILE_COLS * PIECE_INNER];
