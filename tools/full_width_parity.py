@@ -159,6 +159,7 @@ def main():
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--prompt", default="a red circle above the word INK on a white background")
     parser.add_argument("--negative", default="blurry, two words")
+    parser.add_argument("--forms", default="", help="precisions besides, such as fp8,q8,q4,int8: for the table alone")
     parser.add_argument("--reuse", action="store_true", help="take the references that are in OUT already")
     parser.add_argument("--record", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -184,22 +185,24 @@ def main():
     with open(options.errors, encoding="utf-8") as file:
         recorded = json.load(file)
     theirs = recorded["diffusers bf16"]
-    ours_f32, ours = (verify(options, precision) for precision in ("f32", "bf16"))
+    ours = {precision: verify(options, precision) for precision in ("f32", "bf16", *filter(None, options.forms.split(",")))}
 
     with open(os.path.join(options.model, "transformer", "config.json"), encoding="utf-8") as file:
         blocks = json.load(file)["num_layers"]
     print(f"{blocks} blocks, {options.size}x{options.size}, {options.steps} steps, guidance {options.cfg:g}; "
           f"{recorded['versions']} on {recorded['device']}")
-    print(f"{'relative L2; image in dB':26} {'f32, ours':>12} {'bf16, ours':>12} {'bf16, theirs':>13}")
+    columns = "".join(f"{precision + ', ours':>12}" for precision in ours)
+    print(f"{'relative L2; image in dB':26}{columns} {'bf16, theirs':>13}")
     failed = False
     for stage in [name for name in (*EMBEDS, "latents", "last latents", "image") if name in theirs]:
         form = ".1f" if stage == "image" else ".2e"
-        passed, counts = judge(ours, theirs, stage), stage in ("last latents", "image")
+        passed, counts = judge(ours["bf16"], theirs, stage), stage in ("last latents", "image")
         failed |= counts and not passed
         verdict = ("PASS" if passed else "FAIL") if counts else ("no larger" if passed else "larger")
-        print(f"{stage:26} {ours_f32[stage]:12{form}} {ours[stage]:12{form}} {theirs[stage]:13{form}}  {verdict}")
+        columns = "".join(f"{errors[stage]:12{form}}" for errors in ours.values())
+        print(f"{stage:26}{columns} {theirs[stage]:13{form}}  {verdict}")
     with open(os.path.join(options.out, "parity.json"), "w", encoding="utf-8") as file:
-        json.dump({**recorded, "inkstone f32": ours_f32, "inkstone bf16": ours, "blocks": blocks, "size": options.size,
+        json.dump({**recorded, **{f"inkstone {precision}": errors for precision, errors in ours.items()}, "blocks": blocks, "size": options.size,
                    "steps": options.steps, "passed": not failed}, file, indent=2)
     sys.exit(failed)
 
