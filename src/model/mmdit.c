@@ -67,6 +67,7 @@ void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b)
     ink_bind_part(b, -1);
     ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
     ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
+    ink_bind_finish(b);
 }
 
 void ink_mmdit_release(ink_mmdit *m) {
@@ -93,6 +94,7 @@ static void linear_once(ink_ctx *c, ink_binder *b, ink_tensor dst, ink_tensor x,
     snprintf(weight_name, sizeof weight_name, "%s.weight", name);
     ink_bind_sensitive_matrix(b, &w, dst.cols, x.cols, "%s", weight_name);
     ink_bind_vector(b, &bias, dst.cols, "%s.bias", name);
+    ink_bind_finish(b);
     if (b->status != INK_OK && c->status == INK_OK) c->status = b->status;
     if (c->status == INK_OK) ink_linear(c, dst, x, &w, (ink_linear_epilogue){.bias = &bias, .activation = act});
     b->stored_bytes = before;

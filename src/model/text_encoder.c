@@ -38,6 +38,7 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
         ink_bind_part(b, -1);
     }
     ink_bind_vector(b, &encoder->norm, config->hidden_size, "model.norm.weight");
+    ink_bind_finish(b);
     ink_bind_ignore(b, "lm_head."); /* the hidden states are what is wanted */
     ink_bind_ignore(b, "visual.");  /* text alone */
 }

@@ -53,6 +53,7 @@ void ink_vae_decoder_bind(ink_vae_decoder *decoder, const ink_vae_config *config
     }
     ink_bind_vector(b, &decoder->norm_out, config->base_dim * config->dim_mult[0], "decoder.norm_out.gamma");
     bind_conv(&decoder->conv_out, b, 3, config->base_dim * config->dim_mult[0], 3, "decoder.", "conv_out");
+    ink_bind_finish(b);
     ink_bind_ignore(b, "encoder."); /* pictures are made, not read */
     ink_bind_ignore(b, "quant_conv.");
 }

@@ -17,6 +17,7 @@
 #include "tensor/store.h"
 #include "tensor/synthetic.h"
 #include "tensor/tensor.h"
+#include "tensor/upload.h"
 #include "tensor/weight.h"
 #include "tensor/weights.h"
 
@@ -48,6 +49,7 @@ typedef struct ink_binder {
     ink_store *store;                /* receives converted weights (INK_BIND_LOAD) and branches; NULL only without adapters */
     const ink_device_memory *memory; /* NULL, or where all weights go: the store's then, too. GGUF's types become BF16 there */
     const struct ink_device *device; /* ... of which device */
+    ink_upload_list uploads;         /* to there, of numbers as files hold them */
     int64_t n_together;              /* set by ink_bind_together */
     ink_placed_run runs[INK_N_RUNS];
     ink_residency *residency; /* NULL, or what stays of the parts that the model names */
@@ -112,6 +114,12 @@ bool ink_bind_acquire(ink_binder *binder, int64_t part);
  * 0 ends that. Without effect in the host's memory.
  */
 void ink_bind_together(ink_binder *binder, int64_t n);
+
+/*
+ * After the last tensor of those that are used together: on a device they are there, for what is queued from here on. Without
+ * effect in the host's memory.
+ */
+void ink_bind_finish(ink_binder *binder);
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);

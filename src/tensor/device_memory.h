@@ -10,6 +10,8 @@
 
 struct ink_device;
 
+enum { INK_N_STAGINGS = 64 };
+
 /*
  * The memory of a device that does not compute in the host's. Its addresses mean nothing to the host, but for shared ones. Work is
  * queued, in order; a failure is kept until `failure` is asked.
@@ -21,10 +23,11 @@ typedef struct ink_device_memory {
     void (*release_shared)(const struct ink_device *, void *memory);
     void (*upload)(const struct ink_device *, void *dst, const void *src, size_t bytes);   /* src is free when it returns */
     void (*download)(const struct ink_device *, void *dst, const void *src, size_t bytes); /* dst is there when it returns */
-    /* The same for much, in two halves: page-locked memory of the host, *bytes of it (NULL after a failure), which the caller
-       fills, and its first bytes on their way. While they are, the next staging is already to be had. */
-    void *(*staging)(const struct ink_device *, size_t *bytes);
-    void (*send)(const struct ink_device *, void *dst, const void *staging, size_t bytes);
+    /* The same for much, in two halves: number i of INK_N_STAGINGS pieces of page-locked memory of the host, *bytes each (NULL
+       after a failure), which the caller fills, and the first bytes of it on their way. What the piece has sent before is there
+       when `staging` returns. Several threads may be at it, each with pieces of its own. */
+    void *(*staging)(const struct ink_device *, int64_t i, size_t *bytes);
+    void (*send)(const struct ink_device *, int64_t i, void *dst, size_t bytes);
     void (*wait)(const struct ink_device *); /* until all that was queued is done */
     void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);
     const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */

@@ -50,6 +50,16 @@ void ink_bind_together(ink_binder *binder, int64_t n) {
     memset(binder->runs, 0, sizeof binder->runs);
 }
 
+static ink_upload upload_of(const ink_binder *binder) {
+    return (ink_upload){binder->weights, binder->threads, binder->memory, binder->device};
+}
+
+static void note_failure(ink_binder *binder, const char *name) {
+    const char *failure = binder->memory->failure(binder->device);
+    if (failure && binder->status == INK_OK)
+        binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", ink_binder_origin(binder), name, failure);
+}
+
 /* Brings size bytes, if there are any, to the device, where *data then points. */
 static void place_bytes(ink_binder *binder, const void **data, int64_t size, int64_t room, ink_placed_run *run, const char *name) {
     if (size == 0 || binder->status != INK_OK) return;
@@ -65,15 +75,23 @@ static void place_bytes(ink_binder *binder, const void **data, int64_t size, int
                                   ink_binder_origin(binder), name, (long long)size, (double)binder->stored_bytes / 1073741824.0);
         return;
     }
-    const ink_upload upload = {binder->weights, binder->threads, binder->memory, binder->device};
+    const ink_upload upload = upload_of(binder);
+    bool stays = binder->weights && ink_weights_file_of(binder->weights, *data); /* what was converted is released soon */
     if (binder->cargo)
         ink_upload_copy(&upload, ink_cargo_host(binder->cargo, place), *data, (size_t)size);
+    else if (stays)
+        ink_upload_later(&upload, &binder->uploads, place, *data, (size_t)size);
     else
         ink_upload_bytes(&upload, place, *data, (size_t)size);
-    const char *failure = binder->memory->failure(binder->device);
-    if (failure)
-        binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", ink_binder_origin(binder), name, failure);
+    note_failure(binder, name);
     *data = place;
+}
+
+void ink_bind_finish(ink_binder *binder) {
+    if (!binder->memory || binder->mode != INK_BIND_LOAD) return;
+    const ink_upload upload = upload_of(binder);
+    if (binder->status == INK_OK) ink_upload_all(&upload, &binder->uploads);
+    note_failure(binder, "or several");
 }
 
 /* runs: of data, scales and biases, or NULL. */

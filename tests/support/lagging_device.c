@@ -428,13 +428,15 @@ static void move(const ink_device *d, void *dst, const void *src, size_t bytes) 
 }
 
 /* Small, so that much of it is sent in pieces. */
-static void *staging(const ink_device *d, size_t *bytes) {
-    static unsigned char buffers[3][1000];
-    static int next;
+static unsigned char stagings[INK_N_STAGINGS][1000];
+
+static void *staging(const ink_device *d, int64_t i, size_t *bytes) {
     (void)d;
-    *bytes = sizeof buffers[0];
-    return buffers[next++ % 3];
+    *bytes = sizeof stagings[i];
+    return stagings[i];
 }
+
+static void send(const ink_device *d, int64_t i, void *dst, size_t bytes) { move(d, dst, stagings[i], bytes); }
 
 static void tell(const ink_device *d, int64_t *free_bytes, int64_t *total_bytes) {
     (void)d;
@@ -517,7 +519,7 @@ static void close_device(ink_device *device) {
 
 ink_device lagging_device(int64_t total_bytes) {
     static const ink_device_memory memory = {
-        take_device, give_device, take_shared, give_shared,  move,       move,   staging,        move,  wait_for_all, tell, failure,
+        take_device, give_device, take_shared, give_shared,  move,       move,   staging,        send,  wait_for_all, tell, failure,
         begin_aside, end_aside,   join_aside,  record_begin, record_end, replay, record_release, fetch, await,        leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,

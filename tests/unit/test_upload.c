@@ -53,6 +53,40 @@ static void test_memory(void **state) {
     free(dst);
 }
 
+/* More copies than a list holds, of any size, by one thread and by several. */
+static void test_list(void **state) {
+    (void)state;
+    enum { N = INK_MOST_PENDING + 9, STEP = (1 << 20) + 77 };
+    unsigned char *src = noise((size_t)N * STEP), *dst = malloc(STEP + N);
+    assert_non_null(dst);
+    ink_device device = lagging_device(256 << 20);
+    for (int64_t n_threads = 0; n_threads <= 3; n_threads += 3) {
+        ink_threads *threads = n_threads ? ink_threads_create(n_threads) : NULL;
+        const ink_upload upload = {NULL, threads, device.memory, &device};
+        ink_upload_list list = {.n = 0};
+        unsigned char *there[N];
+        for (int i = 0; i < N; i++) {
+            size_t size = (size_t)(i % 5 == 0 ? 100 + i : STEP - i);
+            there[i] = device.memory->alloc(&device, size);
+            assert_non_null(there[i]);
+            ink_upload_later(&upload, &list, there[i], src + (size_t)i * STEP, size);
+        }
+        ink_upload_all(&upload, &list);
+        assert_int_equal(list.n, 0);
+        assert_int_equal(list.bytes, 0);
+        for (int i = 0; i < N; i++) {
+            size_t size = (size_t)(i % 5 == 0 ? 100 + i : STEP - i);
+            device.memory->download(&device, dst, there[i], size);
+            assert_memory_equal(dst, src + (size_t)i * STEP, size);
+            device.memory->release(&device, there[i]);
+        }
+        ink_threads_destroy(threads);
+    }
+    device.close(&device);
+    free(src);
+    free(dst);
+}
+
 /* A mapping is read from its file; what the file has lost is not said to have been read. */
 static void test_mapping(void **state) {
     (void)state;
@@ -77,6 +111,6 @@ static void test_mapping(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_mapping)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_list), cmocka_unit_test(test_mapping)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,11 +17,13 @@ constexpr int64_t DECODE_PIXELS = (int64_t)1 << 21;
 /* ---- failures -------------------------------------------------------------------------------------------------------- */
 
 void ink_cuda_fail(ink_cuda *c, const char *format, ...) {
+    std::lock_guard<std::mutex> alone(c->failing);
     if (ink_cuda_failed(c)) return;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(c->failure, sizeof c->failure, format, arguments);
     va_end(arguments);
+    c->failed.store(true, std::memory_order_release);
 }
 
 bool ink_cuda_ok(ink_cuda *c, cudaError_t status, const char *what) {

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <mutex>
 #include <new>
 #include <set>
 #include <thread>
@@ -15,15 +16,17 @@
 
 /* ---- staging --------------------------------------------------------------------------------------------------------- */
 
-constexpr size_t STAGING_BYTES = (size_t)32 << 20;
-constexpr int N_BUFFERS = 4;
+constexpr size_t STAGING_BYTES = (size_t)2 << 20; /* beside its copy the latency of one is little */
 
 struct ink_cuda_staging {
-    char *buffers[N_BUFFERS];
-    cudaEvent_t sent[N_BUFFERS]; /* the buffer is free again */
-    int next;
-    std::set<void *> locked; /* memory of our own that the driver has locked */
+    std::once_flag made;
+    char *memory;                     /* INK_N_STAGINGS pieces, NULL after a failure to make it */
+    cudaEvent_t sent[INK_N_STAGINGS]; /* the piece is free again */
+    std::set<void *> locked;          /* memory of our own that the driver has locked */
 };
+
+static void *alloc_locked(ink_cuda *c, size_t bytes);
+static void release_locked(ink_cuda *c, void *memory);
 
 bool ink_cuda_staging_open(ink_cuda *c) {
     c->staging = new (std::nothrow) ink_cuda_staging{};
@@ -32,35 +35,37 @@ bool ink_cuda_staging_open(ink_cuda *c) {
 
 void ink_cuda_staging_close(ink_cuda *c) {
     if (!c->staging) return;
-    for (int i = 0; i < N_BUFFERS; i++) {
-        if (c->staging->sent[i]) cudaEventDestroy(c->staging->sent[i]);
-        if (c->staging->buffers[i]) cudaFreeHost(c->staging->buffers[i]);
-    }
+    for (cudaEvent_t event : c->staging->sent)
+        if (event) cudaEventDestroy(event);
+    if (c->staging->memory) release_locked(c, c->staging->memory);
     delete c->staging;
     c->staging = nullptr;
 }
 
-static void *staging(const ink_device *device, size_t *bytes) {
-    ink_cuda *c = ink_cuda_of(device);
+static void make_staging(ink_cuda *c) {
     ink_cuda_staging *s = c->staging;
-    const int i = s->next;
-    if (ink_cuda_failed(c)) return nullptr;
-    if (!s->buffers[i] &&
-        (!ink_cuda_ok(c, cudaMallocHost((void **)&s->buffers[i], STAGING_BYTES), "page-locked memory") ||
-         !ink_cuda_ok(c, cudaEventCreateWithFlags(&s->sent[i], cudaEventDisableTiming), "event")))
-        return nullptr;
-    if (!ink_cuda_ok(c, cudaEventSynchronize(s->sent[i]), "upload")) return nullptr;
-    *bytes = STAGING_BYTES;
-    return s->buffers[i];
+    for (cudaEvent_t &event : s->sent)
+        if (!ink_cuda_ok(c, cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event")) return;
+    s->memory = static_cast<char *>(alloc_locked(c, INK_N_STAGINGS * STAGING_BYTES));
+    if (!s->memory) ink_cuda_fail(c, "no page-locked memory, %zu bytes", INK_N_STAGINGS * STAGING_BYTES);
 }
 
-static void send(const ink_device *device, void *dst, const void *src, size_t bytes) {
+static void *staging(const ink_device *device, int64_t i, size_t *bytes) {
     ink_cuda *c = ink_cuda_of(device);
     ink_cuda_staging *s = c->staging;
+    if (ink_cuda_failed(c) || !ink_cuda_ok(c, cudaSetDevice(c->ordinal), "device")) return nullptr; /* of this thread */
+    std::call_once(s->made, make_staging, c);
+    if (!s->memory || !ink_cuda_ok(c, cudaEventSynchronize(s->sent[i]), "upload")) return nullptr;
+    *bytes = STAGING_BYTES;
+    return s->memory + (size_t)i * STAGING_BYTES;
+}
+
+static void send(const ink_device *device, int64_t i, void *dst, size_t bytes) {
+    ink_cuda *c = ink_cuda_of(device);
+    const char *piece = c->staging->memory + (size_t)i * STAGING_BYTES;
     if (ink_cuda_failed(c)) return;
-    if (ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream), "upload"))
-        ink_cuda_ok(c, cudaEventRecord(s->sent[s->next], c->stream), "upload");
-    s->next = (s->next + 1) % N_BUFFERS;
+    if (ink_cuda_ok(c, cudaMemcpyAsync(dst, piece, bytes, cudaMemcpyHostToDevice, c->stream), "upload"))
+        ink_cuda_ok(c, cudaEventRecord(c->staging->sent[i], c->stream), "upload");
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
@@ -124,6 +129,12 @@ static void *alloc_locked(ink_cuda *c, size_t bytes) {
     return memory;
 }
 
+static void release_locked(ink_cuda *c, void *memory) {
+    c->staging->locked.erase(memory);
+    cudaHostUnregister(memory);
+    free(memory);
+}
+
 static void *alloc_shared(const ink_device *device, size_t bytes) {
     ink_cuda *c = ink_cuda_of(device);
     void *memory = nullptr;
@@ -138,12 +149,10 @@ static void release_shared(const ink_device *device, void *memory) {
     ink_cuda *c = ink_cuda_of(device);
     cudaStreamSynchronize(c->stream);
     if (!memory) return;
-    if (c->staging->locked.erase(memory)) {
-        cudaHostUnregister(memory);
-        free(memory);
-    } else {
+    if (c->staging->locked.count(memory))
+        release_locked(c, memory);
+    else
         cudaFreeHost(memory);
-    }
 }
 
 /* The driver has read pageable memory by the time it returns. */

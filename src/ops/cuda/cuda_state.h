@@ -11,8 +11,10 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 
 extern "C" {
 #include "ops/device.h"
@@ -51,7 +53,9 @@ struct ink_cuda : ink_cuda_lane {
     bool recording;
     cudaStream_t copies; /* into slots */
     ink_cuda_slot slots[2];
-    char failure[256]; /* "" */
+    std::atomic<bool> failed; /* several threads may send at once */
+    std::mutex failing;
+    char failure[256]; /* if failed */
     ink_cuda_linear *linear;
     ink_cuda_cudnn *cudnn;
     ink_cuda_staging *staging;
@@ -59,7 +63,7 @@ struct ink_cuda : ink_cuda_lane {
 
 static inline ink_cuda *ink_cuda_of(const ink_device *device) { return (ink_cuda *)const_cast<void *>(device->kernels); }
 
-static inline bool ink_cuda_failed(const ink_cuda *c) { return c->failure[0] != 0; }
+static inline bool ink_cuda_failed(const ink_cuda *c) { return c->failed.load(std::memory_order_acquire); }
 
 /* Keeps the sentence, if it is the first. */
 __attribute__((format(printf, 2, 3))) void ink_cuda_fail(ink_cuda *c, const char *format, ...);
