@@ -11,7 +11,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 
-enum { BLOCK_KEYS = 256, LEAST_KEYS = 32, BLOCK_QUERIES = 2048, PIECE_INNER = 128, SPAN_BYTES = 1 << 20 };
+enum { BLOCK_KEYS = 256, LEAST_KEYS = 32, BLOCK_QUERIES = 2112, PIECE_INNER = 128, SPAN_BYTES = 1 << 20 };
 
 _Static_assert(LEAST_KEYS % INK_MAX_TILE_COLS == 0, "blocks must hold whole tiles");
 
@@ -93,17 +93,35 @@ static void pack_keys_and_values(const gather *g, int64_t at, int64_t k0, int64_
 
 /* ---- a tile of queries and a block of keys ---------------------------------------------------------------------------------- */
 
-/* Turns a row of scores into weights of the online softmax; rescales what was gathered for its query. */
-static void weigh_row(const gather *g, float *row, int64_t query, int64_t k0, int64_t n_keys) {
+/* Turns a row of scores into weights of the online softmax, as a row of g->weights if `packs`; rescales what was gathered for its
+ * query. */
+static void weigh_row(const gather *g, int64_t row, int64_t query, int64_t k0, int64_t n_keys, bool packs) {
     const attention *a = g->a;
-    int64_t seen = a->shape.causal ? ink_cpu_min(n_keys, g->q0 + query + 1 - k0) : n_keys;
-    if (seen < n_keys) memset(row + (seen > 0 ? seen : 0), 0, (size_t)(n_keys - (seen > 0 ? seen : 0)) * sizeof *row);
-    if (seen <= 0) return;
-    float before = g->max[query];
-    float sum = a->kernels->softmax_block(row, seen, a->scale, &g->max[query]);
+    float *scores = g->scores + row * a->block_keys, before = g->max[query], sum;
+    int64_t seen = a->shape.causal ? g->q0 + query + 1 - k0 : n_keys;
+    seen = seen < 0 ? 0 : ink_cpu_min(seen, n_keys);
+    if (packs) {
+        sum = a->tiles->pack_weights(g->weights, row, scores, seen, n_keys, a->scale, &g->max[query]);
+    } else {
+        memset(scores + seen, 0, (size_t)(n_keys - seen) * sizeof *scores);
+        sum = seen > 0 ? a->kernels->softmax_block(scores, seen, a->scale, &g->max[query]) : 0;
+    }
+    if (seen == 0) return;
     float factor = before == g->max[query] ? 1.0f : exp2f(before - g->max[query]);
     g->total[query] = g->total[query] * factor + sum;
     if (factor != 1.0f && k0 > 0) a->kernels->scale(g->gathered + query * a->columns, factor, a->columns);
+}
+
+/* Of all rows; those of queries that are not there may hold anything. */
+static void weigh_tile(const gather *g, int64_t first, int64_t k0, int64_t n_keys) {
+    const ink_cpu_product *t = g->a->tiles;
+    const float *rows[INK_MAX_TILE_ROWS];
+    for (int64_t r = 0; r < t->tile_rows; r++) {
+        bool there = first + r < g->n_queries;
+        rows[r] = there ? g->scores + r * g->a->block_keys : NULL;
+        if (there) weigh_row(g, r, first + r, k0, n_keys, t->pack_weights);
+    }
+    if (!t->pack_weights) t->pack_left(g->weights, rows, n_keys);
 }
 
 /* The tile of packed queries from `first` on; keys as packed before. */
@@ -114,13 +132,7 @@ static void attend_tile(const gather *g, int64_t first, int64_t at, int64_t k0, 
                         *values = g->values + at * a->columns * t->element_bytes;
     for (int64_t key = 0; key < n_keys; key += t->tile_cols)
         t->multiply(g->scores + key, a->block_keys, g->queries, keys + key * a->inner * t->element_bytes, a->inner, false, NULL);
-    const float *rows[INK_MAX_TILE_ROWS];
-    for (int64_t r = 0; r < t->tile_rows; r++) {
-        float *row = g->scores + r * a->block_keys;
-        rows[r] = first + r < g->n_queries ? row : NULL;
-        if (rows[r]) weigh_row(g, row, first + r, k0, n_keys);
-    }
-    t->pack_left(g->weights, rows, n_keys);
+    weigh_tile(g, first, k0, n_keys);
     int64_t padded_keys = ink_cpu_round_up(n_keys, t->k_unit);
     for (int64_t col = 0; col < a->columns; col += t->tile_cols)
         t->multiply(g->gathered + first * a->columns + col, a->columns, g->weights, values + col * padded_keys * t->element_bytes,

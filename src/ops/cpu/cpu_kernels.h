@@ -46,6 +46,9 @@ typedef struct ink_cpu_product {
     void (*pack_right_i8)(void *panel, const int8_t *w, int64_t stride, int64_t n, int64_t k);
     /* Of others only. Packs k numbers of tile_rows rows; NULL: a row of zeros. */
     void (*pack_left)(void *panel, const float *const *rows, int64_t k);
+    /* As softmax_block (below) of the first `seen` of n scores, but packs the weights as a row of a left panel, zeros for the
+       others. NULL: they are packed by pack_left. */
+    float (*pack_weights)(void *panel, int64_t row, const float *scores, int64_t seen, int64_t n, float scale, float *max);
     /* Packs k numbers of n <= tile_cols rows. */
     void (*pack_right_f32)(void *panel, const float *w, int64_t stride, int64_t n, int64_t k);
     void (*pack_right_bf16)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);

@@ -58,6 +58,30 @@ static void amx_pack_left(void *panel, const float *const *rows, int64_t k) {
     }
 }
 
+/* Steps are 32 weights, rounded: what the tile of the next product reads. */
+static float amx_pack_weights(void *panel, int64_t row, const float *scores, int64_t seen, int64_t n, float scale, float *max) {
+    unsigned char *to = (unsigned char *)panel + row * AMX_ROW_BYTES;
+    raise_max(scores, seen, scale, max);
+    const __m512 factor = _mm512_set1_ps(scale), largest = _mm512_set1_ps(*max);
+    __m512 sum = _mm512_setzero_ps(), rest = sum;
+    for (int64_t i = 0; i < n; i += BF16_STEP, to += AMX_STEP_BYTES) {
+        __m512 low = _mm512_setzero_ps(), high = low;
+        if (i + BF16_STEP <= seen) {
+            low = weight_lanes(_mm512_loadu_ps(scores + i), factor, largest);
+            high = weight_lanes(_mm512_loadu_ps(scores + i + 16), factor, largest);
+        } else if (i < seen) {
+            uint32_t there = ((uint32_t)1 << (seen - i)) - 1;
+            __mmask16 first = (__mmask16)there, second = (__mmask16)(there >> 16);
+            low = _mm512_maskz_mov_ps(first, weight_lanes(_mm512_maskz_loadu_ps(first, scores + i), factor, largest));
+            high = _mm512_maskz_mov_ps(second, weight_lanes(_mm512_maskz_loadu_ps(second, scores + i + 16), factor, largest));
+        }
+        _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        sum = _mm512_add_ps(sum, low);
+        rest = _mm512_add_ps(rest, high);
+    }
+    return _mm512_reduce_add_ps(_mm512_add_ps(sum, rest));
+}
+
 static void amx_pack_right_i8(void *panel, const int8_t *w, int64_t stride, int64_t n, int64_t k) {
     pack_right_bytes(panel, (const unsigned char *)w, stride, n, k);
 }
@@ -144,6 +168,7 @@ static const ink_cpu_product bf16_product = {
     .begin = amx_begin,
     .end = amx_end,
     .pack_left = amx_pack_left,
+    .pack_weights = amx_pack_weights,
     .pack_right_f32 = bf16_pack_right_f32,
     .pack_right_bf16 = bf16_pack_right_bf16,
     .pack_right_columns = bf16_pack_right_columns,

@@ -126,9 +126,10 @@ static inline __m512 weight_lanes(__m512 score, __m512 factor, __m512 largest) {
     return exp2_lanes(_mm512_sub_ps(scaled, largest));
 }
 
-static float softmax_block(float *x, int64_t n, float scale, float *max) {
-    const __m512 factor = _mm512_set1_ps(scale), least = _mm512_set1_ps(-INFINITY);
-    __m512 most = least, also = least, sum = _mm512_setzero_ps(), rest = sum;
+/* *max = max(*max, max of x * scale), for a scale that is not negative. */
+static inline void raise_max(const float *x, int64_t n, float scale, float *max) {
+    const __m512 least = _mm512_set1_ps(-INFINITY);
+    __m512 most = least, also = least;
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) {
         most = _mm512_max_ps(_mm512_loadu_ps(x + i), most);
@@ -137,8 +138,14 @@ static float softmax_block(float *x, int64_t n, float scale, float *max) {
     for (; i < n; i += 16) most = _mm512_max_ps(_mm512_mask_loadu_ps(least, lanes_of(n - i), x + i), most);
     float largest = _mm512_reduce_max_ps(_mm512_max_ps(most, also)) * scale;
     if (largest > *max) *max = largest;
-    const __m512 less = _mm512_set1_ps(*max);
-    for (i = 0; i + 32 <= n; i += 32) {
+}
+
+static float softmax_block(float *x, int64_t n, float scale, float *max) {
+    raise_max(x, n, scale, max);
+    const __m512 factor = _mm512_set1_ps(scale), less = _mm512_set1_ps(*max);
+    __m512 sum = _mm512_setzero_ps(), rest = sum;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
         __m512 a = weight_lanes(_mm512_loadu_ps(x + i), factor, less);
         __m512 b = weight_lanes(_mm512_loadu_ps(x + i + 16), factor, less);
         _mm512_storeu_ps(x + i, a);
