@@ -49,7 +49,7 @@ static inline float *ink_row_across(ink_tensor x, ink_gap gap, int64_t row) {
 
 typedef struct ink_attention_shape {
     int64_t n_heads, n_kv_heads, head_dim; /* query head i uses key head i / (n_heads / n_kv_heads) */
-    float scale;                           /* of q.k before the softmax */
+    float scale;                           /* of q.k before the softmax; > 0 */
     bool causal;                           /* query i sees keys 0..i */
     ink_gap q_gap, kv_gap;                 /* of q and dst; of k and v. What lies inside a gap is neither read nor written */
     bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */

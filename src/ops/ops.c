@@ -265,6 +265,7 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
             "attention: %" PRId64 " heads do not share %" PRId64 " key heads", shape.n_heads, shape.n_kv_heads);
     require(c, shape.head_dim > 0 && shape.head_dim <= INK_MAX_HEAD_DIM, "attention: head_dim %" PRId64 " is not in 1..%d",
             shape.head_dim, INK_MAX_HEAD_DIM);
+    require(c, shape.scale > 0, "attention: scale %g is not positive", (double)shape.scale);
     require(c, !shape.causal || q.rows == k.rows, "attention: causal with %" PRId64 " queries and %" PRId64 " keys", q.rows,
             k.rows);
     REQUIRE_SHAPE(c, "attention", q, q.rows, shape.n_heads * shape.head_dim);

@@ -93,14 +93,14 @@ static void pack_keys_and_values(const gather *g, int64_t at, int64_t k0, int64_
 
 /* ---- a tile of queries and a block of keys ---------------------------------------------------------------------------------- */
 
-/* Turns a row of scores into weights of the online softmax, as a row of g->weights if `packs`; rescales what was gathered for its
+/* Turns a row of scores into weights of the online softmax, packed if the product does that; rescales what was gathered for its
  * query. */
-static void weigh_row(const gather *g, int64_t row, int64_t query, int64_t k0, int64_t n_keys, bool packs) {
+static void weigh_row(const gather *g, int64_t row, int64_t query, int64_t k0, int64_t n_keys) {
     const attention *a = g->a;
     float *scores = g->scores + row * a->block_keys, before = g->max[query], sum;
     int64_t seen = a->shape.causal ? g->q0 + query + 1 - k0 : n_keys;
     seen = seen < 0 ? 0 : ink_cpu_min(seen, n_keys);
-    if (packs) {
+    if (a->tiles->pack_weights) {
         sum = a->tiles->pack_weights(g->weights, row, scores, seen, n_keys, a->scale, &g->max[query]);
     } else {
         memset(scores + seen, 0, (size_t)(n_keys - seen) * sizeof *scores);
@@ -119,7 +119,7 @@ static void weigh_tile(const gather *g, int64_t first, int64_t k0, int64_t n_key
     for (int64_t r = 0; r < t->tile_rows; r++) {
         bool there = first + r < g->n_queries;
         rows[r] = there ? g->scores + r * g->a->block_keys : NULL;
-        if (there) weigh_row(g, r, first + r, k0, n_keys, t->pack_weights);
+        if (there) weigh_row(g, r, first + r, k0, n_keys);
     }
     if (!t->pack_weights) t->pack_left(g->weights, rows, n_keys);
 }
@@ -201,7 +201,7 @@ static bool fits(const attention *a, int64_t n_queries, int64_t n_keys) {
     return layout_of(a, n_queries, n_keys).end <= INK_WORKSPACE_BYTES;
 }
 
-/* Near as large as possible, and alike. */
+/* n in parts of at most `most`, all of about the same size: that size, in whole units. */
 static int64_t even_parts(int64_t n, int64_t most, int64_t unit) {
     int64_t n_parts = (n + most - 1) / most;
     return ink_cpu_round_up((n + n_parts - 1) / n_parts, unit);

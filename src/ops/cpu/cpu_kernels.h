@@ -32,14 +32,13 @@ typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_C
 typedef struct ink_cpu_product {
     int64_t tile_rows, tile_cols, k_unit;
     int64_t element_bytes; /* 4: f32; 2: operands are rounded to bf16; of integers what they take in the panels */
-    int64_t
-        group_cols;  /* right rows that are taken together, a multiple of tile_cols; alike for all of a tier that meet in one op */
-    int64_t k_chunk; /* how much of k, for that many, stays in the second-level cache; a multiple of 512 */
-    int64_t k_near;  /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
-    bool integers;   /* of 8 bits: left rows -127 to 127, right ones -128 to 127 */
-    int32_t right_offset; /* of integers: added to each number of right rows, so sums exceed the products' by that much times the
-                             sum of the left row */
-    void (*begin)(void);  /* before and after the calls of multiply in a task; may be NULL */
+    int64_t group_cols;    /* right rows that are taken together, a multiple of tile_cols; alike where two products meet in an op */
+    int64_t k_chunk;       /* how much of k, for that many, stays in the second-level cache; a multiple of 512 */
+    int64_t k_near;        /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
+    bool integers;         /* of 8 bits: left rows -127 to 127, right ones -128 to 127 */
+    int32_t right_offset;  /* of integers: added to each number of right rows, so sums exceed the products' by that much times the
+                              sum of the left row */
+    void (*begin)(void);   /* before and after the calls of multiply in a task; may be NULL */
     void (*end)(void);
     /* Of integers only: k of each of tile_rows rows, and of n <= tile_cols rows. */
     void (*pack_left_i8)(void *panel, const int8_t *rows, int64_t stride, int64_t k);
@@ -90,7 +89,7 @@ typedef struct ink_cpu_kernels {
     void (*silu_mul)(float *dst, const float *a, const float *b, int64_t n);
 
     /* One block of an online softmax: x = 2^(x * scale - max'), max' = max(*max, max of x * scale); *max = max';
-       returns the sum of the new x. */
+       returns the sum of the new x. scale > 0. */
     float (*softmax_block)(float *x, int64_t n, float scale, float *max);
     void (*scale)(float *x, float factor, int64_t n);
 } ink_cpu_kernels;
