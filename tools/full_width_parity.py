@@ -202,8 +202,8 @@ def main():
         columns = "".join(f"{errors[stage]:12{form}}" for errors in ours.values())
         print(f"{stage:26}{columns} {theirs[stage]:13{form}}  {verdict}")
     with open(os.path.join(options.out, "parity.json"), "w", encoding="utf-8") as file:
-        json.dump({**recorded, **{f"inkstone {precision}": errors for precision, errors in ours.items()}, "blocks": blocks, "size": options.size,
-                   "steps": options.steps, "passed": not failed}, file, indent=2)
+        json.dump({**recorded, **{f"inkstone {precision}": errors for precision, errors in ours.items()}, "blocks": blocks,
+                   "size": options.size, "steps": options.steps, "passed": not failed}, file, indent=2)
     sys.exit(failed)
 
 

@@ -54,10 +54,12 @@ static ink_upload upload_of(const ink_binder *binder) {
     return (ink_upload){binder->weights, binder->threads, binder->memory, binder->device};
 }
 
+/* What went wrong on the device up to here; name: of the tensor at work, or NULL. */
 static void note_failure(ink_binder *binder, const char *name) {
     const char *failure = binder->memory->failure(binder->device);
     if (failure && binder->status == INK_OK)
-        binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: tensor %s: %s", ink_binder_origin(binder), name, failure);
+        binder->status = ink_fail(binder->error, INK_ERROR_DEVICE, "%s: %s%s: %s", ink_binder_origin(binder),
+                                  name ? "tensor " : "its tensors", name ? name : "", failure);
 }
 
 /* Brings size bytes, if there are any, to the device, where *data then points. */
@@ -91,7 +93,7 @@ void ink_bind_finish(ink_binder *binder) {
     if (!binder->memory || binder->mode != INK_BIND_LOAD) return;
     const ink_upload upload = upload_of(binder);
     if (binder->status == INK_OK) ink_upload_all(&upload, &binder->uploads);
-    note_failure(binder, "or several");
+    note_failure(binder, NULL);
 }
 
 /* runs: of data, scales and biases, or NULL. */

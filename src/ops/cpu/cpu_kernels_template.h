@@ -172,6 +172,14 @@ static double sum_of(const float *x, int64_t n) {
 /* ---- around the exponential ------------------------------------------------------------------------------------------------ */
 
 #ifndef HAVE_EXP_LOOPS
+/* 2^n of an integer from -126 to 127; beyond, infinity for 128. */
+static inline float power_of_2(float n) {
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
 /*
  * e^x to about 1 ulp, in a form that compilers turn into vector code: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor series,
  * whose rest at degree 8 is below 2e-10. Below -87 the result is 0 and above 88 infinite, a little before f32 itself ends; NaN
@@ -193,10 +201,7 @@ static inline float exp_f32(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    float y = p * power;
+    float y = p * power_of_2(n);
     y = x < -87.0f ? 0.0f : y;
     y = x > 88.0f ? INFINITY : y;
     return x != x ? x : y;
@@ -204,9 +209,8 @@ static inline float exp_f32(float x) {
 
 /* The same of 2^x, x = n + r, for x <= 128; 0 below -126. */
 static inline float exp2_f32(float x) {
-    const float round = 12582912.0f;
     float clamped = x >= -126.0f ? x : -126.0f;
-    float n = clamped + round - round, r = clamped - n;
+    float n = nearest(clamped), r = clamped - n;
     float p = EXP2_6;
     p = p * r + EXP2_5;
     p = p * r + EXP2_4;
@@ -214,10 +218,7 @@ static inline float exp2_f32(float x) {
     p = p * r + EXP2_2;
     p = p * r + EXP2_1;
     p = p * r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    float y = p * power;
+    float y = p * power_of_2(n);
     y = x < -126.0f ? 0.0f : y;
     return x != x ? x : y;
 }

@@ -20,7 +20,7 @@
 
 enum {
     PIECE_INNER = 512, /* decoded at once */
-    LEAST_GROUP = 32,  /* of weights that tiers decode by themselves */
+    DECODE_UNIT = 32,  /* multiples of it tiers decode by themselves */
     SUMS_BYTES = INK_PACKED_ROWS * INK_MAX_GROUP_COLS * (int)sizeof(float),
     CHUNK_BYTES = 3 << 18, /* of a group's weights: group_cols * k_chunk * element_bytes at most */
 };
@@ -166,17 +166,17 @@ static void pack_left_task(void *context, int64_t panel, int64_t worker) {
 static void decode_bf16(const ink_cpu_kernels *kernels, uint16_t *dst, const ink_weight *w, int64_t row, int64_t col, int64_t n) {
     int64_t first = row * w->cols + col;
     bool nibbles = w->dtype == INK_AFFINE_4;
-    if (w->group > 0 && w->group % LEAST_GROUP == 0 && kernels->decode_affine) {
-        float scales[PIECE_INNER / LEAST_GROUP], biases[PIECE_INNER / LEAST_GROUP];
+    if (w->group > 0 && w->group % DECODE_UNIT == 0 && kernels->decode_affine) {
+        float scales[PIECE_INNER / DECODE_UNIT], biases[PIECE_INNER / DECODE_UNIT];
         int64_t group = row * (w->cols / w->group) + col / w->group, n_groups = n / w->group;
         ink_weight_scales(scales, w, w->scales, group, n_groups);
         ink_weight_scales(biases, w, w->biases, group, n_groups);
         for (int64_t i = 0; i < n_groups; i++, dst += w->group, first += w->group)
             kernels->decode_affine(dst, (const unsigned char *)w->data + (nibbles ? first / 2 : first), nibbles, scales[i],
                                    biases[i], w->group);
-    } else if (w->dtype == INK_F8_E4M3 && n % 32 == 0 && kernels->decode_f8_e4m3) {
+    } else if (w->dtype == INK_F8_E4M3 && n % DECODE_UNIT == 0 && kernels->decode_f8_e4m3) {
         kernels->decode_f8_e4m3(dst, (const unsigned char *)w->data + first, ink_weight_row_scale(w, row), n);
-    } else if (w->dtype == INK_I8 && n % 32 == 0 && kernels->decode_i8) {
+    } else if (w->dtype == INK_I8 && n % DECODE_UNIT == 0 && kernels->decode_i8) {
         kernels->decode_i8(dst, (const int8_t *)w->data + first, ink_weight_row_scale(w, row), n);
     } else {
         float wide[PIECE_INNER];
