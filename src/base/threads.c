@@ -20,6 +20,7 @@ typedef struct worker {
 } worker;
 
 struct ink_threads {
+    pthread_mutex_t turn; /* held by the caller that is served */
     pthread_mutex_t lock;
     pthread_cond_t started, finished;
     int64_t n;         /* threads, the caller included */
@@ -71,6 +72,7 @@ ink_threads *ink_threads_create(int64_t n) {
         ink_free(pool);
         return NULL;
     }
+    pthread_mutex_init(&pool->turn, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->started, NULL);
     pthread_cond_init(&pool->finished, NULL);
@@ -101,6 +103,7 @@ void ink_threads_destroy(ink_threads *pool) {
     pthread_cond_destroy(&pool->finished);
     pthread_cond_destroy(&pool->started);
     pthread_mutex_destroy(&pool->lock);
+    pthread_mutex_destroy(&pool->turn);
     ink_free(pool->workers);
     ink_free(pool->workspaces);
     ink_free(pool);
@@ -121,11 +124,7 @@ int64_t ink_threads_available(void) {
     return n < 1 ? 1 : n;
 }
 
-void ink_threads_run(ink_threads *pool, int64_t n_tasks, ink_task_fn task, void *context) {
-    if (pool->n == 1 || n_tasks <= 1) {
-        for (int64_t i = 0; i < n_tasks; i++) task(context, i, 0);
-        return;
-    }
+static void run_by_all(ink_threads *pool, int64_t n_tasks, ink_task_fn task, void *context) {
     pthread_mutex_lock(&pool->lock);
     pool->task = task;
     pool->context = context;
@@ -139,4 +138,13 @@ void ink_threads_run(ink_threads *pool, int64_t n_tasks, ink_task_fn task, void 
     pthread_mutex_lock(&pool->lock);
     while (pool->n_working > 0) pthread_cond_wait(&pool->finished, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void ink_threads_run(ink_threads *pool, int64_t n_tasks, ink_task_fn task, void *context) {
+    pthread_mutex_lock(&pool->turn);
+    if (pool->n > 1 && n_tasks > 1)
+        run_by_all(pool, n_tasks, task, context);
+    else
+        for (int64_t i = 0; i < n_tasks; i++) task(context, i, 0);
+    pthread_mutex_unlock(&pool->turn);
 }

@@ -20,7 +20,8 @@ void *ink_threads_workspace(const ink_threads *threads, int64_t worker);
 /* Cores that this process may use, at least 1. */
 int64_t ink_threads_available(void);
 
-/* Calls task(context, i, worker) for every i in 0..n_tasks, worker in 0..ink_threads_count, and returns when all are done. */
+/* Calls task(context, i, worker) for every i in 0..n_tasks, worker in 0..ink_threads_count, and returns when all are done. Threads
+   that call it at the same time are served one after the other. */
 typedef void (*ink_task_fn)(void *context, int64_t i, int64_t worker);
 void ink_threads_run(ink_threads *threads, int64_t n_tasks, ink_task_fn task, void *context);
 

@@ -284,8 +284,11 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     ink_scratch_release(c, mark);
 }
 
-/* Of each side, the text and the image look at each other: rows that lie in one run or in two. Or the image alone looks at both. */
-static void attend(ink_ctx *c, const ink_mmdit_config *config, const buffers *b, const layout *l, bool image_only) {
+/*
+ * Of each side, the text and the image look at each other: rows that lie in one run or in two. After the last block nobody asks for
+ * what the text has found, but a device gets ready for each shape anew, which takes longer.
+ */
+static void attend(ink_ctx *c, const ink_mmdit_config *config, const buffers *b, const layout *l) {
     int64_t d = config->dim;
     ink_attention_shape heads = {.n_heads = config->n_heads,
                                  .n_kv_heads = config->n_heads,
@@ -296,12 +299,9 @@ static void attend(ink_ctx *c, const ink_mmdit_config *config, const buffers *b,
         bool img_first = side->first_img < side->first_txt;
         int64_t first = img_first ? side->first_img : side->first_txt, n_first = img_first ? l->n_img : side->n_txt;
         int64_t second = img_first ? side->first_txt : side->first_img, n = side->n_txt + l->n_img;
-        heads.kv_gap = (ink_gap){n_first, second - first - n_first};
-        heads.q_gap = image_only ? (ink_gap){0, 0} : heads.kv_gap;
-        int64_t first_query = image_only ? side->first_img : first, n_queries = image_only ? l->n_img : n;
-        ink_tensor seen = ink_rows(b->qkv, first, n), asking = ink_rows(b->qkv, first_query, n_queries);
-        ink_attention(c, ink_rows(b->attended, first_query, n_queries), ink_cols(asking, 0, d), ink_cols(seen, d, d),
-                      ink_cols(seen, 2 * d, d), heads);
+        heads.q_gap = heads.kv_gap = (ink_gap){n_first, second - first - n_first};
+        ink_tensor qkv = ink_rows(b->qkv, first, n);
+        ink_attention(c, ink_rows(b->attended, first, n), ink_cols(qkv, 0, d), ink_cols(qkv, d, d), ink_cols(qkv, 2 * d, d), heads);
         ink_end_aside(c);
     }
     ink_join_aside(c);
@@ -357,7 +357,7 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
         ink_end_aside(c);
         project_qkv(c, config, &block->img, &b.img, img_gate, &img_mod);
         ink_join_aside(c);
-        attend(c, config, &b, &l, last);
+        attend(c, config, &b, &l);
         if (!last) {
             ink_begin_aside(c);
             fetch_text(c, &b, &l);
@@ -377,4 +377,14 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
     ink_gated_residual_layernorm_modulate(c, b.img.y, b.img.x, gates[IMG], b.img.y, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
     ink_linear(c, velocity, b.img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
     ink_arena_release(c->arena, mark);
+}
+
+void ink_mmdit_rehearse(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, const ink_mmdit_input *input,
+                        const ink_modulation *modulation) {
+    enum { BLOCKS = 2 }; /* the last one has no text to finish */
+    ink_mmdit_config config = *m->config;
+    ink_mmdit few = *m;
+    if (config.n_layers > BLOCKS) config.n_layers = BLOCKS;
+    few.config = &config;
+    ink_mmdit_forward(c, &few, velocity, input, modulation, 0);
 }

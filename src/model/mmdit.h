@@ -80,4 +80,11 @@ typedef struct ink_mmdit_input {
 void ink_mmdit_forward(ink_ctx *c, ink_mmdit *mmdit, ink_tensor velocity, const ink_mmdit_input *input,
                        const ink_modulation *modulation, int64_t step);
 
+/*
+ * The same with some blocks alone, of which nothing but the shapes counts: a device gets ready for a forward. Weights, latents,
+ * text, angles and modulation need not be there yet, only their memory, and velocity means nothing.
+ */
+void ink_mmdit_rehearse(ink_ctx *c, const ink_mmdit *mmdit, ink_tensor velocity, const ink_mmdit_input *input,
+                        const ink_modulation *modulation);
+
 #endif

@@ -46,6 +46,7 @@ typedef struct run {
     ink_tensor latents;                         /* [n_img, channels] */
     ink_tensor cos, sin;                        /* of the positions of all sides' texts, then of all sides' images */
     ink_tensor velocity;                        /* [n_sides * n_img, channels] */
+    bool bound_ahead;                           /* the transformer, before the prompts are read */
     float *sigmas;                              /* owned: [steps + 1] */
     ink_modulation modulation;
     ink_tensor pixels;                         /* [height * width, 3] */
@@ -64,6 +65,9 @@ static bool failed(const run *r) { return r->ctx.status != INK_OK; }
 
 /* Whether weights and activations lie on a device. */
 static bool is_remote(const run *r) { return r->device && r->device->memory; }
+
+/* While the picture is drawn. */
+static bool may_round(const run *r) { return r->model->precision != INK_PRECISION_F32; }
 
 static void fail_memory(run *r, const char *what) {
     if (!failed(r)) r->ctx.status = ink_fail(r->error, INK_ERROR_MEMORY, "no memory for the %s", what);
@@ -118,7 +122,7 @@ static void end_phase(run *r) {
 static ink_status tensor_loaded(void *user, const ink_binder *binder) {
     run *r = user;
     if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
-    r->done = binder->mapped_bytes + binder->stored_bytes;
+    r->done = binder->mapped_bytes + binder->stored_bytes - (int64_t)binder->uploads.bytes;
     if (report_is_due(r)) report(r, (double)r->done / (double)r->total);
     return r->ctx.status;
 }
@@ -238,21 +242,52 @@ static void encode_side(run *r, ink_text_encoder *encoder, side *s) {
     s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
 }
 
-static void encode_prompts(run *r) {
-    ink_text_encoder *encoder = &r->networks->text_encoder;
+/*
+ * On a device that has room for all weights they travel while the host goes on, up to await_weights: the transformer's while the
+ * prompts are read.
+ */
+static bool binds_ahead(const run *r) { return !is_dry(r) && is_remote(r) && r->plan->gpu_keeps_weights; }
+
+/* Starts to bring them, or sees that they are there. */
+static void bring_weights(run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    if (h->binder.follows) h->coming = ink_bind_bring(&h->binder);
+    h->binder.follows = false;
+}
+
+static void await_weights(run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    int64_t left = 0;
+    if (!h->coming || failed(r)) return;
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component]);
+    while (!failed(r) && !ink_uploading_wait(h->coming, 0.1, &left)) {
+        r->done = r->total - left;
+        report(r, (double)r->done / (double)r->total);
+        if (!failed(r) && atomic_load(&r->session->cancel))
+            r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+    }
+    ink_uploading_end(&h->coming, failed(r));
+    if (!is_dry(r)) ink_check_device(&r->ctx);
+    end_phase(r);
+}
+
+static void bind_text_encoder(run *r) {
     const ink_text_encoder_config *config = &r->model->config.text_encoder;
     ink_need *need = &r->needs[INK_NEED_TEXT];
-    if (!r->networks->holdings[INK_TEXT_ENCODER].held) {
-        ink_holding *h = begin_binding(r, INK_TEXT_ENCODER, need, config->n_layers);
-        begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
-        ink_text_encoder_bind(encoder, config, &h->binder);
-        bound(r, &h->binder, INK_TEXT_ENCODER, need);
-        end_phase(r);
-    }
+    ink_holding *h = begin_binding(r, INK_TEXT_ENCODER, need, config->n_layers);
+    h->binder.follows = binds_ahead(r);
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
+    ink_text_encoder_bind(&r->networks->text_encoder, config, &h->binder);
+    bring_weights(r, INK_TEXT_ENCODER);
+    bound(r, &h->binder, INK_TEXT_ENCODER, need);
+    end_phase(r);
+}
 
+static void encode_prompts(run *r) {
+    await_weights(r, INK_TEXT_ENCODER);
     begin_phase(r, INK_PHASE_TEXT, r->n_sides);
     for (int i = 0; i < r->n_sides && !failed(r); i++) {
-        encode_side(r, encoder, &r->sides[i]);
+        encode_side(r, &r->networks->text_encoder, &r->sides[i]);
         unit_done(r);
     }
     leave(r, INK_TEXT_ENCODER);
@@ -270,6 +305,53 @@ static void check_adapters(run *r) {
     int64_t applied;
     ink_adapters_count(r->adapters, &applied, &r->plan->lora_tensors);
     r->ctx.status = ink_adapters_check_applied(r->adapters, r->error);
+}
+
+static void bind_transformer(run *r) {
+    const ink_mmdit_config *config = &r->model->config.mmdit;
+    ink_need *need = &r->needs[INK_NEED_DENOISE];
+    if (is_remote(r) && !is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
+    ink_holding *h = begin_binding(r, INK_TRANSFORMER, need, config->n_layers);
+    h->binder.follows = r->bound_ahead;
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
+    ink_mmdit_bind(&r->networks->mmdit, config, &h->binder);
+    bring_weights(r, INK_TRANSFORMER);
+    bound(r, &h->binder, INK_TRANSFORMER, need);
+    end_phase(r);
+}
+
+/*
+ * Its forward on numbers that mean nothing, while weights travel: at the first use of a shape a device looks for the best way to do
+ * it, and loads the code of that, which takes as long as half of the weights.
+ */
+static void rehearse(run *r) {
+    const ink_config *config = &r->model->config;
+    ink_ctx *c = &r->ctx;
+    ink_mmdit_input input = {.latents = r->latents, .n_sides = r->n_sides, .last = true};
+    size_t mark = ink_arena_mark(&r->arena);
+    int64_t n_tokens = r->n_sides * r->n_img;
+    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
+    for (int i = 0; i < r->n_sides; i++) {
+        const ink_prompt *prompt = &r->sides[i].prompt;
+        input.text[i] = ink_scratch(c, prompt->n - prompt->drop, config->text_encoder.hidden_size);
+        n_tokens += prompt->n - prompt->drop;
+    }
+    input.cos = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    input.sin = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
+    ink_tensor velocity = ink_scratch(c, r->n_sides * r->n_img, config->mmdit.in_channels);
+    const ink_modulation modulation = ink_modulation_take(c, &config->mmdit, 1);
+    c->may_round = may_round(r);
+    if (!failed(r)) ink_mmdit_rehearse(c, &r->networks->mmdit, velocity, &input, &modulation);
+    c->may_round = false;
+    ink_arena_release(&r->arena, mark);
+    end_phase(r);
+}
+
+static void bind_transformer_ahead(run *r) {
+    if (failed(r) || !binds_ahead(r) || r->request.n_loras > 0 || r->networks->holdings[INK_TRANSFORMER].held) return;
+    r->bound_ahead = true;
+    bind_transformer(r);
+    if (!failed(r) && r->networks->holdings[INK_TRANSFORMER].coming) rehearse(r);
 }
 
 /* Room for the modulation, which a device keeps for later pictures of the same times. True when it holds theirs. */
@@ -311,11 +393,30 @@ static void modulate(run *r, const float *host_times) {
     ink_arena_release(&r->arena, mark);
 }
 
-/* What does not change over the steps: sigmas, modulation, positions. */
-static void prepare(run *r) {
-    const ink_config *config = &r->model->config;
-    int64_t n_steps = r->request.steps, patch = config->mmdit.patch_size;
+/* Room for what the network says, and the angles of all tokens' positions. */
+static void place_tokens(run *r) {
+    const ink_mmdit_config *config = &r->model->config.mmdit;
     ink_ctx *c = &r->ctx;
+    int64_t n_txt[INK_MAX_SIDES], n_tokens = r->n_sides * r->n_img, patch = config->patch_size;
+    begin_phase(r, INK_PHASE_PREPARE, 1);
+    for (int i = 0; i < r->n_sides; i++) n_tokens += n_txt[i] = r->sides[i].states.rows;
+    r->velocity = ink_scratch(c, r->n_sides * r->n_img, config->in_channels);
+    r->cos = ink_scratch(c, n_tokens, config->head_dim / 2);
+    r->sin = ink_scratch(c, n_tokens, config->head_dim / 2);
+    if (!is_dry(r) && !failed(r)) {
+        host_tables tables = begin_tables(r, r->cos, r->sin);
+        if (!failed(r))
+            ink_rope_joint(tables.cos, tables.sin, config->rope_axes, n_txt, r->n_sides, r->latent_height / patch,
+                           r->latent_width / patch);
+        end_tables(r, tables, r->cos, r->sin);
+    }
+    end_phase(r);
+}
+
+/* What does not change over the steps, beside positions: sigmas and modulation. */
+static void prepare(run *r) {
+    int64_t n_steps = r->request.steps;
+    await_weights(r, INK_TRANSFORMER);
     begin_phase(r, INK_PHASE_PREPARE, 1);
     r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
     float *times = ink_alloc_array((size_t)n_steps, sizeof *times);
@@ -326,18 +427,6 @@ static void prepare(run *r) {
         ink_scheduler_times(times, &schedule, r->sigmas, n_steps);
     }
     bool known = take_modulation(r, times);
-    int64_t n_txt[INK_MAX_SIDES], n_tokens = r->n_sides * r->n_img;
-    for (int i = 0; i < r->n_sides; i++) n_tokens += n_txt[i] = r->sides[i].states.rows;
-    r->velocity = ink_scratch(c, r->n_sides * r->n_img, config->mmdit.in_channels);
-    r->cos = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
-    r->sin = ink_scratch(c, n_tokens, config->mmdit.head_dim / 2);
-    if (!is_dry(r) && !failed(r)) {
-        host_tables tables = begin_tables(r, r->cos, r->sin);
-        if (!failed(r))
-            ink_rope_joint(tables.cos, tables.sin, config->mmdit.rope_axes, n_txt, r->n_sides, r->latent_height / patch,
-                           r->latent_width / patch);
-        end_tables(r, tables, r->cos, r->sin);
-    }
     if (!known && !failed(r)) modulate(r, times);
     if (is_remote(r) && !is_dry(r) && !failed(r) && r->request.n_loras == 0 && !known) {
         r->networks->times = times;
@@ -376,17 +465,6 @@ static void denoise_step(run *r, const ink_modulation *current, int64_t step) {
     ink_euler_step(c, r->latents, velocity, failed(r) ? 0 : r->sigmas[step + 1] - r->sigmas[step]);
 }
 
-static void bind_transformer(run *r) {
-    const ink_mmdit_config *config = &r->model->config.mmdit;
-    ink_need *need = &r->needs[INK_NEED_DENOISE];
-    ink_holding *h = begin_binding(r, INK_TRANSFORMER, need, config->n_layers);
-    begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
-    ink_mmdit_bind(&r->networks->mmdit, config, &h->binder);
-    bound(r, &h->binder, INK_TRANSFORMER, need);
-    check_adapters(r);
-    end_phase(r);
-}
-
 static void keep_latents(run *r, int64_t step) {
     if (!r->stages || failed(r)) return;
     int64_t n = r->latents.rows * r->latents.cols;
@@ -399,13 +477,11 @@ static void denoise(run *r) {
     int64_t n_steps = r->request.steps;
     /* A LoRA is of one run. */
     if (r->request.n_loras > 0) ink_networks_drop(r->networks, INK_TRANSFORMER);
-    if (!r->networks->holdings[INK_TRANSFORMER].held) {
-        if (is_remote(r) && !is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
-        bind_transformer(r);
-    }
+    if (!r->networks->holdings[INK_TRANSFORMER].held && !r->bound_ahead) bind_transformer(r);
+    check_adapters(r);
 
     begin_phase(r, INK_PHASE_DENOISE, n_steps);
-    r->ctx.may_round = r->model->precision != INK_PRECISION_F32;
+    r->ctx.may_round = may_round(r);
     const ink_modulation current = ink_modulation_take(&r->ctx, &r->model->config.mmdit, 1);
     check_record(r);
     /* One step tells a dry run what all of them need. */
@@ -532,7 +608,10 @@ static void picture(run *r) {
     open_adapters(r);
     draw_noise(r);
     size_t mark = ink_arena_mark(&r->arena);
+    if (!failed(r) && !r->networks->holdings[INK_TEXT_ENCODER].held) bind_text_encoder(r);
+    bind_transformer_ahead(r);
     if (!failed(r)) encode_prompts(r);
+    if (!failed(r)) place_tokens(r);
     if (!failed(r)) prepare(r);
     keep_start(r);
     if (r->noise && !is_dry(r) && !failed(r)) {

@@ -50,6 +50,7 @@ typedef struct ink_binder {
     const ink_device_memory *memory; /* NULL, or where all weights go: the store's then, too. GGUF's types become BF16 there */
     const struct ink_device *device; /* ... of which device */
     ink_upload_list uploads;         /* to there, of numbers as files hold them */
+    bool follows;                    /* ... which are left for ink_bind_bring */
     int64_t n_together;              /* set by ink_bind_together */
     ink_placed_run runs[INK_N_RUNS];
     ink_residency *residency; /* NULL, or what stays of the parts that the model names */
@@ -120,6 +121,12 @@ void ink_bind_together(ink_binder *binder, int64_t n);
  * effect in the host's memory.
  */
 void ink_bind_finish(ink_binder *binder);
+
+/*
+ * After a binding with `follows`: starts to bring what is still to come, which is there after ink_uploading_end. NULL: nothing is,
+ * as after ink_bind_finish.
+ */
+ink_uploading *ink_bind_bring(ink_binder *binder);
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);

@@ -23,11 +23,17 @@ typedef struct ink_device_memory {
     void (*release_shared)(const struct ink_device *, void *memory);
     void (*upload)(const struct ink_device *, void *dst, const void *src, size_t bytes);   /* src is free when it returns */
     void (*download)(const struct ink_device *, void *dst, const void *src, size_t bytes); /* dst is there when it returns */
-    /* The same for much, in two halves: number i of INK_N_STAGINGS pieces of page-locked memory of the host, *bytes each (NULL
-       after a failure), which the caller fills, and the first bytes of it on their way. What the piece has sent before is there
-       when `staging` returns. Several threads may be at it, each with pieces of its own. */
-    void *(*staging)(const struct ink_device *, int64_t i, size_t *bytes);
+    /* The same for much, in two halves: number i of INK_N_STAGINGS pieces of page-locked memory of the host (NULL after a failure),
+       which the caller fills, and the first bytes of it on their way, between begin_sending and end_sending. What the piece has
+       sent before is there when `staging` returns. Several threads may be at it, each with pieces of its own. */
+    size_t staging_bytes; /* of a piece */
+    void *(*staging)(const struct ink_device *, int64_t i);
     void (*send)(const struct ink_device *, int64_t i, void *dst, size_t bytes);
+    /* What is sent in between comes after all that was queued before the first, and beside what is queued after it; what is queued
+       after the second sees it. Several may have begun, and each needs an end; nothing is recorded at either. `wait` does not wait
+       for what is being sent. */
+    void (*begin_sending)(const struct ink_device *);
+    void (*end_sending)(const struct ink_device *);
     void (*wait)(const struct ink_device *); /* until all that was queued is done */
     void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);
     const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */

@@ -8,7 +8,10 @@
 #include "tensor/shuttle.h"
 #include "tensor/upload.h"
 
-enum { GRANULE = 256 };
+enum {
+    GRANULE = 256,
+    PENDING_BYTES = 1 << 30 /* of uploads that are put off, after which they are carried out: a moment */
+};
 
 /* A block of its own. NULL in a dry run, which counts it, and without memory. */
 static unsigned char *take_block(ink_binder *binder, int64_t bytes) {
@@ -85,15 +88,30 @@ static void place_bytes(ink_binder *binder, const void **data, int64_t size, int
         ink_upload_later(&upload, &binder->uploads, place, *data, (size_t)size);
     else
         ink_upload_bytes(&upload, place, *data, (size_t)size);
+    if (!binder->follows && binder->uploads.bytes >= PENDING_BYTES) ink_upload_all(&upload, &binder->uploads);
     note_failure(binder, name);
     *data = place;
 }
 
-void ink_bind_finish(ink_binder *binder) {
-    if (!binder->memory || binder->mode != INK_BIND_LOAD) return;
-    const ink_upload upload = upload_of(binder);
-    if (binder->status == INK_OK) ink_upload_all(&upload, &binder->uploads);
+static void upload_all(ink_binder *binder, const ink_upload *upload) {
+    if (binder->status == INK_OK)
+        ink_upload_all(upload, &binder->uploads);
+    else
+        ink_upload_forget(&binder->uploads);
     note_failure(binder, NULL);
+}
+
+void ink_bind_finish(ink_binder *binder) {
+    if (!binder->memory || binder->mode != INK_BIND_LOAD || binder->follows) return;
+    const ink_upload upload = upload_of(binder);
+    upload_all(binder, &upload);
+}
+
+ink_uploading *ink_bind_bring(ink_binder *binder) {
+    const ink_upload upload = upload_of(binder);
+    ink_uploading *uploading = binder->status == INK_OK ? ink_upload_start(&upload, &binder->uploads) : NULL;
+    if (!uploading) upload_all(binder, &upload);
+    return uploading;
 }
 
 /* runs: of data, scales and biases, or NULL. */

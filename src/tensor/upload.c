@@ -1,16 +1,16 @@
 /* upload.c - copies in parts, and page-locked memory that is filled while the link is at work. */
+#define _POSIX_C_SOURCE 200809L /* pthread_condattr_setclock */
 #include "tensor/upload.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/mapfile.h"
+#include "base/memory.h"
 
-enum {
-    PART_BYTES = 1 << 20,
-    SMALL_BYTES = 1 << 20,
-    PENDING_BYTES = 1 << 30 /* of a list, after which it is carried out: a moment */
-};
+enum { PART_BYTES = 1 << 20 };
 
 /* ---- within the host ------------------------------------------------------------------------------------------------- */
 
@@ -50,16 +50,27 @@ void ink_upload_copy(const ink_upload *u, void *dst, const void *src, size_t siz
 
 /* A lane takes the next part of all items until none is left, through two stagings of its own in turn. */
 typedef struct sending {
-    const ink_upload *upload;
-    const ink_upload_list *list;
-    size_t part_bytes;
+    ink_upload upload;
+    ink_upload_list list;
+    int64_t n_lanes;
     _Atomic int64_t next; /* of the parts of all items, which follow each other */
+    _Atomic int64_t left; /* bytes that are not sent */
+    atomic_bool stop;
 } sending;
 
+static void lay_out(sending *s, const ink_upload *u, const ink_upload_list *list) {
+    s->upload = *u;
+    s->list = *list;
+    s->n_lanes = u->threads ? ink_threads_count(u->threads) : 1;
+    if (s->n_lanes > INK_N_STAGINGS / 2) s->n_lanes = INK_N_STAGINGS / 2;
+    atomic_store(&s->left, (int64_t)list->bytes);
+}
+
 /* Goes on from the item whose first part is `first` to that of a later part. False behind the last. */
-static bool find_part(const sending *s, int64_t *item, int64_t *first, int64_t part) {
-    for (; *item < s->list->n; ++*item) {
-        int64_t n_parts = (int64_t)((s->list->items[*item].size + s->part_bytes - 1) / s->part_bytes);
+static bool find_part(const sending *s, size_t *item, int64_t *first, int64_t part) {
+    const size_t part_bytes = s->upload.memory->staging_bytes;
+    for (; *item < s->list.n; ++*item) {
+        int64_t n_parts = (int64_t)((s->list.items[*item].size + part_bytes - 1) / part_bytes);
         if (part - *first < n_parts) return true;
         *first += n_parts;
     }
@@ -69,44 +80,141 @@ static bool find_part(const sending *s, int64_t *item, int64_t *first, int64_t p
 static void send_lane(void *context, int64_t lane, int64_t worker) {
     (void)worker;
     sending *s = context;
-    const ink_upload *u = s->upload;
-    int64_t item = 0, first = 0;
-    for (int64_t turn = 0;; turn = 1 - turn) {
+    const ink_upload *u = &s->upload;
+    const size_t part_bytes = u->memory->staging_bytes;
+    size_t item = 0;
+    int64_t first = 0;
+    for (int64_t turn = 0; !atomic_load_explicit(&s->stop, memory_order_relaxed); turn = 1 - turn) {
         int64_t part = atomic_fetch_add(&s->next, 1);
         if (!find_part(s, &item, &first, part)) return;
-        size_t at = (size_t)(part - first) * s->part_bytes, rest = s->list->items[item].size - at, room = 0;
-        size_t n = rest < s->part_bytes ? rest : s->part_bytes;
-        void *staging = u->memory->staging(u->device, 2 * lane + turn, &room);
+        const ink_upload_item *of = &s->list.items[item];
+        size_t at = (size_t)(part - first) * part_bytes, rest = of->size - at, n = rest < part_bytes ? rest : part_bytes;
+        void *staging = u->memory->staging(u->device, 2 * lane + turn);
         if (!staging) return;
-        read_bytes(u, staging, s->list->items[item].src + at, n);
-        u->memory->send(u->device, 2 * lane + turn, s->list->items[item].dst + at, n);
+        read_bytes(u, staging, of->src + at, n);
+        u->memory->send(u->device, 2 * lane + turn, of->dst + at, n);
+        atomic_fetch_sub_explicit(&s->left, (int64_t)n, memory_order_relaxed);
     }
+}
+
+void ink_upload_forget(ink_upload_list *list) {
+    ink_free(list->items);
+    *list = (ink_upload_list){0};
+}
+
+static void send_now(const ink_upload *u, const ink_upload_list *list) {
+    sending s = {.next = 0};
+    lay_out(&s, u, list);
+    u->memory->begin_sending(u->device);
+    run(u, s.n_lanes, send_lane, &s);
+    u->memory->end_sending(u->device);
 }
 
 void ink_upload_all(const ink_upload *u, ink_upload_list *list) {
-    sending s = {.upload = u, .list = list};
-    if (list->n == 0) return;
-    int64_t n_lanes = u->threads ? ink_threads_count(u->threads) : 1;
-    if (n_lanes > INK_N_STAGINGS / 2) n_lanes = INK_N_STAGINGS / 2;
-    if (u->memory->staging(u->device, 0, &s.part_bytes)) run(u, n_lanes, send_lane, &s);
-    list->n = 0;
-    list->bytes = 0;
+    if (list->n > 0) send_now(u, list);
+    ink_upload_forget(list);
+}
+
+static bool is_small(const ink_upload *u, size_t size) { return size < u->memory->staging_bytes / 2; }
+
+void ink_upload_bytes(const ink_upload *u, void *dst, const void *src, size_t size) {
+    ink_upload_item item = {dst, src, size};
+    if (is_small(u, size))
+        u->memory->upload(u->device, dst, src, size);
+    else
+        send_now(u, &(ink_upload_list){&item, 1, 1, size});
+}
+
+/* False without memory. */
+static bool make_room(ink_upload_list *list) {
+    enum { FIRST = 64 };
+    if (list->n < list->capacity) return true;
+    size_t capacity = list->capacity ? 2 * list->capacity : FIRST;
+    ink_upload_item *items = ink_alloc_array(capacity, sizeof *items);
+    if (!items) return false;
+    if (list->n > 0) memcpy(items, list->items, list->n * sizeof *items);
+    ink_free(list->items);
+    list->items = items;
+    list->capacity = capacity;
+    return true;
 }
 
 void ink_upload_later(const ink_upload *u, ink_upload_list *list, void *dst, const void *src, size_t size) {
-    if (size < SMALL_BYTES) {
-        u->memory->upload(u->device, dst, src, size);
+    if (is_small(u, size) || !make_room(list)) {
+        ink_upload_bytes(u, dst, src, size);
         return;
     }
-    list->items[list->n].dst = dst;
-    list->items[list->n].src = src;
-    list->items[list->n++].size = size;
+    list->items[list->n++] = (ink_upload_item){dst, src, size};
     list->bytes += size;
-    if (list->n == INK_MOST_PENDING || list->bytes >= PENDING_BYTES) ink_upload_all(u, list);
 }
 
-void ink_upload_bytes(const ink_upload *u, void *dst, const void *src, size_t size) {
-    ink_upload_list alone = {.n = 0};
-    ink_upload_later(u, &alone, dst, src, size);
-    ink_upload_all(u, &alone);
+/* ---- beside other work ------------------------------------------------------------------------------------------------- */
+
+struct ink_uploading {
+    sending sending;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t finished;
+    bool done; /* under the lock */
+};
+
+static void *send_all(void *context) {
+    ink_uploading *u = context;
+    run(&u->sending.upload, u->sending.n_lanes, send_lane, &u->sending);
+    pthread_mutex_lock(&u->lock);
+    u->done = true;
+    pthread_cond_signal(&u->finished);
+    pthread_mutex_unlock(&u->lock);
+    return NULL;
+}
+
+static void destroy(ink_uploading *u) {
+    pthread_cond_destroy(&u->finished);
+    pthread_mutex_destroy(&u->lock);
+    ink_free(u);
+}
+
+ink_uploading *ink_upload_start(const ink_upload *upload, ink_upload_list *list) {
+    ink_uploading *u = list->n > 0 ? ink_alloc(sizeof *u) : NULL;
+    if (!u) return NULL;
+    lay_out(&u->sending, upload, list);
+    pthread_mutex_init(&u->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&u->finished, &attributes);
+    pthread_condattr_destroy(&attributes);
+    upload->memory->begin_sending(upload->device);
+    if (pthread_create(&u->thread, NULL, send_all, u) != 0) {
+        upload->memory->end_sending(upload->device);
+        destroy(u);
+        return NULL;
+    }
+    *list = (ink_upload_list){0};
+    return u;
+}
+
+bool ink_uploading_wait(ink_uploading *u, double seconds, int64_t *left) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t at = until.tv_nsec + (int64_t)(seconds * 1e9);
+    until.tv_sec += (time_t)(at / 1000000000);
+    until.tv_nsec = at % 1000000000;
+    pthread_mutex_lock(&u->lock);
+    while (!u->done && pthread_cond_timedwait(&u->finished, &u->lock, &until) == 0) continue;
+    bool done = u->done;
+    pthread_mutex_unlock(&u->lock);
+    *left = atomic_load(&u->sending.left);
+    return done;
+}
+
+void ink_uploading_end(ink_uploading **uploading, bool stop) {
+    ink_uploading *u = *uploading;
+    if (!u) return;
+    if (stop) atomic_store(&u->sending.stop, true);
+    pthread_join(u->thread, NULL);
+    u->sending.upload.memory->end_sending(u->sending.upload.device);
+    ink_upload_forget(&u->sending.list);
+    destroy(u);
+    *uploading = NULL;
 }

@@ -18,15 +18,15 @@ typedef struct ink_upload {
 } ink_upload;
 
 /* Copies that are still to be made: many at once are faster than one by one, between which threads wait for each other. */
-enum { INK_MOST_PENDING = 64 };
+typedef struct ink_upload_item {
+    unsigned char *dst;
+    const unsigned char *src;
+    size_t size;
+} ink_upload_item;
+
 typedef struct ink_upload_list {
-    struct {
-        unsigned char *dst;
-        const unsigned char *src;
-        size_t size;
-    } items[INK_MOST_PENDING];
-    int64_t n;
-    size_t bytes;
+    ink_upload_item *items; /* owned, until they are carried out or forgotten */
+    size_t n, capacity, bytes;
 } ink_upload_list;
 
 /* Copies them to other memory of the host. */
@@ -41,5 +41,20 @@ void ink_upload_bytes(const ink_upload *upload, void *dst, const void *src, size
  */
 void ink_upload_later(const ink_upload *upload, ink_upload_list *list, void *dst, const void *src, size_t size);
 void ink_upload_all(const ink_upload *upload, ink_upload_list *list);
+void ink_upload_forget(ink_upload_list *list);
+
+/*
+ * Copies that are under way beside what the device is given to do, which does not see the bytes before ink_uploading_end. Until then
+ * the upload's threads are theirs alone. Starting takes what the list holds; NULL: there is nothing, or no memory or thread for it,
+ * and the list is as it was.
+ */
+typedef struct ink_uploading ink_uploading;
+ink_uploading *ink_upload_start(const ink_upload *upload, ink_upload_list *list);
+
+/* Waits, for some time at most. True when all has been sent; *left: the bytes that have not. */
+bool ink_uploading_wait(ink_uploading *uploading, double seconds, int64_t *left);
+
+/* Waits until all has been sent, or with `stop` until what has begun is, and releases it. NULL inside: nothing. */
+void ink_uploading_end(ink_uploading **uploading, bool stop);
 
 #endif

@@ -1,6 +1,7 @@
 /* lagging_device.c - queues of calls that are run as late as they may be. */
 #include "support/lagging_device.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -428,15 +429,60 @@ static void move(const ink_device *d, void *dst, const void *src, size_t bytes) 
 }
 
 /* Small, so that much of it is sent in pieces. */
-static unsigned char stagings[INK_N_STAGINGS][1000];
+enum { STAGING_BYTES = 1000 };
+static unsigned char stagings[INK_N_STAGINGS][STAGING_BYTES];
 
-static void *staging(const ink_device *d, int64_t i, size_t *bytes) {
+static void *staging(const ink_device *d, int64_t i) {
     (void)d;
-    *bytes = sizeof stagings[i];
     return stagings[i];
 }
 
-static void send(const ink_device *d, int64_t i, void *dst, size_t bytes) { move(d, dst, stagings[i], bytes); }
+/* What is sent beside the work, by several threads, arrives when that ends. */
+typedef struct piece {
+    void *dst, *bytes;
+    size_t n;
+} piece;
+
+static struct {
+    pthread_mutex_t lock;
+    int n_begun;
+    piece *pieces; /* under the lock */
+    size_t n, capacity;
+} beside = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void send(const ink_device *d, int64_t i, void *dst, size_t bytes) {
+    (void)d;
+    void *copy = need(malloc(bytes ? bytes : 1));
+    memcpy(copy, stagings[i], bytes);
+    pthread_mutex_lock(&beside.lock);
+    if (beside.n == beside.capacity) {
+        beside.capacity = beside.capacity ? 2 * beside.capacity : 64;
+        beside.pieces = need(realloc(beside.pieces, beside.capacity * sizeof *beside.pieces));
+    }
+    beside.pieces[beside.n++] = (piece){dst, copy, bytes};
+    pthread_mutex_unlock(&beside.lock);
+}
+
+static void begin_sending(const ink_device *d) {
+    (void)d;
+    if (s.record) fail("sending begins within a record");
+    beside.n_begun++;
+}
+
+static void end_sending(const ink_device *d) {
+    (void)d;
+    if (beside.n_begun-- == 0 || s.record) fail("sending ends that has not begun, or within a record");
+    pthread_mutex_lock(&beside.lock);
+    for (size_t i = 0; i < beside.n; i++) {
+        memcpy(beside.pieces[i].dst, beside.pieces[i].bytes, beside.pieces[i].n);
+        free(beside.pieces[i].bytes);
+    }
+    if (beside.n > 0) s.counts.n_beside++;
+    free(beside.pieces);
+    beside.pieces = NULL;
+    beside.n = beside.capacity = 0;
+    pthread_mutex_unlock(&beside.lock);
+}
 
 static void tell(const ink_device *d, int64_t *free_bytes, int64_t *total_bytes) {
     (void)d;
@@ -519,8 +565,9 @@ static void close_device(ink_device *device) {
 
 ink_device lagging_device(int64_t total_bytes) {
     static const ink_device_memory memory = {
-        take_device, give_device, take_shared, give_shared,  move,       move,   staging,        send,  wait_for_all, tell, failure,
-        begin_aside, end_aside,   join_aside,  record_begin, record_end, replay, record_release, fetch, await,        leave};
+        take_device,   give_device, take_shared,  give_shared, move,      move,        STAGING_BYTES, staging,    send,
+        begin_sending, end_sending, wait_for_all, tell,        failure,   begin_aside, end_aside,     join_aside, record_begin,
+        record_end,    replay,      record_release, fetch,     await,     leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
                                 rope_half,   attention,          silu_mul,

@@ -56,7 +56,7 @@ static void test_memory(void **state) {
 /* More copies than a list holds, of any size, by one thread and by several. */
 static void test_list(void **state) {
     (void)state;
-    enum { N = INK_MOST_PENDING + 9, STEP = (1 << 20) + 77 };
+    enum { N = 73, STEP = (1 << 20) + 77 };
     unsigned char *src = noise((size_t)N * STEP), *dst = malloc(STEP + N);
     assert_non_null(dst);
     ink_device device = lagging_device(256 << 20);

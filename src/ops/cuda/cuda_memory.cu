@@ -20,6 +20,7 @@ constexpr size_t STAGING_BYTES = (size_t)2 << 20; /* beside its copy the latency
 
 struct ink_cuda_staging {
     std::once_flag made;
+    std::mutex sending; /* threads that wait for each other within the driver hold up the work that is queued beside them */
     char *memory;                     /* INK_N_STAGINGS pieces, NULL after a failure to make it */
     cudaEvent_t sent[INK_N_STAGINGS]; /* the piece is free again */
     std::set<void *> locked;          /* memory of our own that the driver has locked */
@@ -50,13 +51,12 @@ static void make_staging(ink_cuda *c) {
     if (!s->memory) ink_cuda_fail(c, "no page-locked memory, %zu bytes", INK_N_STAGINGS * STAGING_BYTES);
 }
 
-static void *staging(const ink_device *device, int64_t i, size_t *bytes) {
+static void *staging(const ink_device *device, int64_t i) {
     ink_cuda *c = ink_cuda_of(device);
     ink_cuda_staging *s = c->staging;
     if (ink_cuda_failed(c) || !ink_cuda_ok(c, cudaSetDevice(c->ordinal), "device")) return nullptr; /* of this thread */
     std::call_once(s->made, make_staging, c);
     if (!s->memory || !ink_cuda_ok(c, cudaEventSynchronize(s->sent[i]), "upload")) return nullptr;
-    *bytes = STAGING_BYTES;
     return s->memory + (size_t)i * STAGING_BYTES;
 }
 
@@ -64,8 +64,23 @@ static void send(const ink_device *device, int64_t i, void *dst, size_t bytes) {
     ink_cuda *c = ink_cuda_of(device);
     const char *piece = c->staging->memory + (size_t)i * STAGING_BYTES;
     if (ink_cuda_failed(c)) return;
-    if (ink_cuda_ok(c, cudaMemcpyAsync(dst, piece, bytes, cudaMemcpyHostToDevice, c->stream), "upload"))
-        ink_cuda_ok(c, cudaEventRecord(c->staging->sent[i], c->stream), "upload");
+    std::lock_guard<std::mutex> alone(c->staging->sending);
+    if (ink_cuda_ok(c, cudaMemcpyAsync(dst, piece, bytes, cudaMemcpyHostToDevice, c->copies), "upload"))
+        ink_cuda_ok(c, cudaEventRecord(c->staging->sent[i], c->copies), "upload");
+}
+
+static void begin_sending(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!ink_cuda_failed(c) && ink_cuda_ok(c, cudaEventRecord(c->sent, c->stream), "upload"))
+        ink_cuda_ok(c, cudaStreamWaitEvent(c->copies, c->sent, 0), "upload");
+    c->n_sending++;
+}
+
+static void end_sending(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (!ink_cuda_failed(c) && ink_cuda_ok(c, cudaEventRecord(c->sent, c->copies), "upload"))
+        ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->sent, 0), "upload");
+    c->n_sending--;
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------------------- */
@@ -171,7 +186,7 @@ static void download(const ink_device *device, void *dst, const void *src, size_
 static void wait(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
     /* After a failure or a cancellation work aside, and copies, may not have been waited for by the lane at work. */
-    ink_cuda_ok(c, cudaStreamSynchronize(c->copies), "the GPU");
+    if (c->n_sending == 0) ink_cuda_ok(c, cudaStreamSynchronize(c->copies), "the GPU");
     ink_cuda_ok(c, cudaStreamSynchronize(c->other.stream), "the GPU");
     ink_cuda_ok(c, cudaStreamSynchronize(c->stream), "the GPU");
 }
@@ -230,7 +245,8 @@ static void join_aside(const ink_device *device) {
 /* ---- slots ------------------------------------------------------------------------------------------------------------- */
 
 bool ink_cuda_slots_open(ink_cuda *c) {
-    bool made = ink_cuda_ok(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), "stream");
+    bool made = ink_cuda_ok(c, cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), "stream") &&
+                ink_cuda_ok(c, cudaEventCreateWithFlags(&c->sent, cudaEventDisableTiming), "event");
     for (ink_cuda_slot &slot : c->slots)
         for (cudaEvent_t *event : {&slot.filled, &slot.left[0], &slot.left[1]})
             made = made && ink_cuda_ok(c, cudaEventCreateWithFlags(event, cudaEventDisableTiming), "event");
@@ -242,6 +258,7 @@ void ink_cuda_slots_close(ink_cuda *c) {
     for (ink_cuda_slot &slot : c->slots)
         for (cudaEvent_t event : {slot.filled, slot.left[0], slot.left[1]})
             if (event) cudaEventDestroy(event);
+    if (c->sent) cudaEventDestroy(c->sent);
     if (c->copies) cudaStreamDestroy(c->copies);
 }
 
@@ -314,6 +331,6 @@ static void record_release(const ink_device *device, void *record) {
 }
 
 const ink_device_memory ink_cuda_memory = {
-    alloc, release, alloc_shared, release_shared, upload,     download,     staging,    send,   wait,           info,  failure,
-    begin_aside, end_aside, join_aside, record_begin, record_end, replay, record_release, fetch, await, leave,
+    alloc, release, alloc_shared, release_shared, upload, download, STAGING_BYTES, staging, send, begin_sending, end_sending, wait,
+    info, failure, begin_aside, end_aside, join_aside, record_begin, record_end, replay, record_release, fetch, await, leave,
 };

@@ -51,7 +51,9 @@ struct ink_cuda : ink_cuda_lane {
     ink_cuda_lane other; /* that is not at work */
     bool is_aside;
     bool recording;
-    cudaStream_t copies; /* into slots */
+    cudaStream_t copies; /* into slots, and of pieces */
+    cudaEvent_t sent;    /* where one waits for the other */
+    int n_sending;       /* that have begun and not ended */
     ink_cuda_slot slots[2];
     std::atomic<bool> failed; /* several threads may send at once */
     std::mutex failing;
