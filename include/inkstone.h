@@ -99,6 +99,9 @@ typedef struct ink_model_options {
      */
     const char *transformer_file, *text_encoder_file, *vae_file;
     const char *tokenizer_dir; /* with vocab.json and merges.txt, or with tokenizer.json */
+    /* NULL, or what a session of this process will use, as in ink_session_options: a GPU takes some tenths of a second to get
+       ready, which it does while files are read. What cannot be used is told by ink_session_create. */
+    const char *backend;
 } ink_model_options;
 
 /*

@@ -125,6 +125,7 @@ ink_status cli_open_model(cli_engine *engine, const cli_options *options, const 
                           ink_error *error) {
     ink_model_options model_options = {.precision = options->given[CLI_PRECISION] ? options->precision : precision};
     const char *dir;
+    model_options.backend = options->given[CLI_BACKEND] ? options->given[CLI_BACKEND] : options->given[CLI_CPU] ? NULL : "auto";
     ink_status status = cli_find_model(&engine->dir, &dir, &model_options, options, fallback, error);
     if (status == INK_OK) status = ink_model_open(&engine->model, dir, &model_options, error);
     for (size_t i = 0; status == INK_OK && ink_model_note(engine->model, i); i++)

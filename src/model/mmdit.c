@@ -85,41 +85,61 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
     };
 }
 
-/* dst = act(x W^T + bias) with the layer of that name, which is loaded for this product alone. */
-static void linear_once(ink_ctx *c, ink_binder *b, ink_tensor dst, ink_tensor x, ink_activation act, const char *name) {
+/* dst = act(x W^T + bias) with the layer of that name. */
+typedef struct passing_layer {
+    char name[64];
+    ink_tensor dst, x;
+    ink_activation act;
     ink_weight w;
     ink_tensor bias;
+} passing_layer;
+
+/* n of them, whose weights are loaded for these products alone. */
+static void pass(ink_ctx *c, ink_binder *b, passing_layer *layers, int n) {
     int64_t before = b->stored_bytes;
-    char weight_name[80];
-    snprintf(weight_name, sizeof weight_name, "%s.weight", name);
-    ink_bind_sensitive_matrix(b, &w, dst.cols, x.cols, "%s", weight_name);
-    ink_bind_vector(b, &bias, dst.cols, "%s.bias", name);
+    for (passing_layer *l = layers; l < layers + n; l++) {
+        ink_bind_sensitive_matrix(b, &l->w, l->dst.cols, l->x.cols, "%s.weight", l->name);
+        ink_bind_vector(b, &l->bias, l->dst.cols, "%s.bias", l->name);
+    }
     ink_bind_finish(b);
     if (b->status != INK_OK && c->status == INK_OK) c->status = b->status;
-    if (c->status == INK_OK) ink_linear(c, dst, x, &w, (ink_linear_epilogue){.bias = &bias, .activation = act});
+    for (const passing_layer *l = layers; l < layers + n && c->status == INK_OK; l++)
+        ink_linear(c, l->dst, l->x, &l->w, (ink_linear_epilogue){.bias = &l->bias, .activation = l->act});
     b->stored_bytes = before;
     if (b->mode != INK_BIND_LOAD) return;
-    ink_bind_drop(b, weight_name);
+    for (const passing_layer *l = layers; l < layers + n; l++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s.weight", l->name);
+        ink_bind_drop(b, name);
+    }
     ink_store_release(b->store);
 }
 
 void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *b, ink_tensor times,
                         const ink_modulation *modulation) {
+    enum { MOST_AT_ONCE = 4 }; /* that travel to a device together, which saves it from waiting; elsewhere it would take memory */
+    passing_layer layers[MOST_AT_ONCE];
     int64_t n = modulation->n_steps, d = config->dim;
+    int at_once = b->memory ? MOST_AT_ONCE : 1, n_layers = 2 * (int)config->n_layers;
     size_t mark = ink_arena_mark(c->arena);
     ink_tensor waves = ink_scratch(c, n, TIME_CHANNELS), hidden = ink_scratch(c, n, d), time = ink_scratch(c, n, d);
     ink_timestep_embed(c, waves, times);
-    linear_once(c, b, hidden, waves, INK_ACT_SILU, "time_text_embed.timestep_embedder.linear_1");
+    layers[0] = (passing_layer){"time_text_embed.timestep_embedder.linear_1", .dst = hidden, .x = waves, .act = INK_ACT_SILU};
+    pass(c, b, layers, 1);
     /* Every use of the time embedding is through a SiLU, so it is applied here, once. */
-    linear_once(c, b, time, hidden, INK_ACT_SILU, "time_text_embed.timestep_embedder.linear_2");
-    for (int i = 0; i < config->n_layers; i++) {
-        char name[64];
-        snprintf(name, sizeof name, "transformer_blocks.%d.txt_mod.1", i);
-        linear_once(c, b, ink_rows(modulation->blocks, (2 * i + TXT) * n, n), time, INK_ACT_NONE, name);
-        snprintf(name, sizeof name, "transformer_blocks.%d.img_mod.1", i);
-        linear_once(c, b, ink_rows(modulation->blocks, (2 * i + IMG) * n, n), time, INK_ACT_NONE, name);
+    layers[0] = (passing_layer){"time_text_embed.timestep_embedder.linear_2", .dst = time, .x = hidden, .act = INK_ACT_SILU};
+    pass(c, b, layers, 1);
+    for (int first = 0; first < n_layers; first += at_once) {
+        int n_now = n_layers - first < at_once ? n_layers - first : at_once;
+        for (int k = 0; k < n_now; k++) {
+            int i = first + k;
+            layers[k] = (passing_layer){.dst = ink_rows(modulation->blocks, i * n, n), .x = time};
+            snprintf(layers[k].name, sizeof layers[k].name, "transformer_blocks.%d.%s_mod.1", i / 2, i % 2 == TXT ? "txt" : "img");
+        }
+        pass(c, b, layers, n_now);
     }
-    linear_once(c, b, modulation->out, time, INK_ACT_NONE, "norm_out.linear");
+    layers[0] = (passing_layer){"norm_out.linear", .dst = modulation->out, .x = time};
+    pass(c, b, layers, 1);
     ink_arena_release(c->arena, mark);
 }
 

@@ -24,6 +24,9 @@
 bool ink_device_open(ink_device *device, const char *tier, ink_threads *threads, const char **why);
 void ink_device_close(ink_device *device);
 
+/* What takes time before a GPU is opened for the first time, "auto" being any. Nothing is open after it, and nothing fails. */
+void ink_device_prepare(const char *name);
+
 /* The name of the i-th tier that this processor can run, `ref` first and the best last; NULL past the end. Static storage. */
 const char *ink_device_tier(int i);
 

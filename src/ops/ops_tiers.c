@@ -136,6 +136,17 @@ static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, con
     return true;
 }
 
+void ink_device_prepare(const char *name) {
+    bool any = strcmp(name, "auto") == 0;
+    const char *wanted = any && ink_env("INK_BACKEND") ? ink_env("INK_BACKEND") : name;
+    int ordinal = any && ink_env("INK_CPU") ? -1 : strcmp(wanted, "auto") == 0 ? 0 : cuda_ordinal(wanted);
+    void *module = ordinal >= 0 ? load_module() : NULL;
+    void *symbol = module ? dlsym(module, INK_CUDA_MODULE_PREPARE) : NULL;
+    ink_cuda_module_prepare_fn *prepare = NULL;
+    memcpy(&prepare, &symbol, sizeof prepare);
+    if (prepare) prepare(ordinal);
+}
+
 /* ---- all of them ------------------------------------------------------------------------------------------------------- */
 
 void ink_device_close(ink_device *device) {

@@ -1,6 +1,8 @@
 /* model.c - opening a checkpoint and closing it. */
 #include "pipeline/model.h"
 
+#include <pthread.h>
+
 #include "base/memory.h"
 #include "model/config_infer.h"
 #include "model/mmdit.h"
@@ -53,12 +55,21 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
     return ink_generate_plan(&plan, model, NULL, NULL, &smallest, error);
 }
 
+static void *prepare(void *backend) {
+    ink_device_prepare(backend);
+    return NULL;
+}
+
 ink_status ink_model_open(ink_model **model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_error_clear(error);
     *model = NULL;
     *model = ink_alloc(sizeof **model);
     if (!*model) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir ? dir : "the model");
+    pthread_t thread;
+    void *backend = options ? (void *)(uintptr_t)options->backend : NULL;
+    bool prepares = backend && pthread_create(&thread, NULL, prepare, backend) == 0;
     ink_status status = open_parts(*model, dir, options, error);
+    if (prepares) pthread_join(thread, NULL);
     if (status != INK_OK) ink_model_close(model);
     return status;
 }

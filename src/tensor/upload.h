@@ -44,9 +44,9 @@ void ink_upload_all(const ink_upload *upload, ink_upload_list *list);
 void ink_upload_forget(ink_upload_list *list);
 
 /*
- * Copies that are under way beside what the device is given to do, which does not see the bytes before ink_uploading_end. Until then
- * the upload's threads are theirs alone. Starting takes what the list holds; NULL: there is nothing, or no memory or thread for it,
- * and the list is as it was.
+ * Copies that are under way beside what the device is given to do, which does not see the bytes before ink_uploading_end. Starting
+ * takes what the list holds; NULL: there is nothing, or no memory or thread for it, and the list is as it was. Others that use the
+ * same threads wait their turn; without threads nothing else may be sent meanwhile.
  */
 typedef struct ink_uploading ink_uploading;
 ink_uploading *ink_upload_start(const ink_upload *upload, ink_upload_list *list);

@@ -226,8 +226,11 @@ static void do_call(const queued *given) {
     }
 }
 
+static int n_sending; /* that have begun */
+
 static void put(queued *c) {
     settle(c);
+    if (c->kind < N_OPS && n_sending > 0) s.counts.n_beside++;
     if (c->kind < N_OPS && s.call_in > 0 && --s.call_in == 0) s.call(s.call_user);
     if (!s.record) {
         do_call(c);
@@ -445,7 +448,6 @@ typedef struct piece {
 
 static struct {
     pthread_mutex_t lock;
-    int n_begun;
     piece *pieces; /* under the lock */
     size_t n, capacity;
 } beside = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -466,18 +468,17 @@ static void send(const ink_device *d, int64_t i, void *dst, size_t bytes) {
 static void begin_sending(const ink_device *d) {
     (void)d;
     if (s.record) fail("sending begins within a record");
-    beside.n_begun++;
+    n_sending++;
 }
 
 static void end_sending(const ink_device *d) {
     (void)d;
-    if (beside.n_begun-- == 0 || s.record) fail("sending ends that has not begun, or within a record");
+    if (n_sending-- == 0 || s.record) fail("sending ends that has not begun, or within a record");
     pthread_mutex_lock(&beside.lock);
     for (size_t i = 0; i < beside.n; i++) {
         memcpy(beside.pieces[i].dst, beside.pieces[i].bytes, beside.pieces[i].n);
         free(beside.pieces[i].bytes);
     }
-    if (beside.n > 0) s.counts.n_beside++;
     free(beside.pieces);
     beside.pieces = NULL;
     beside.n = beside.capacity = 0;
@@ -564,10 +565,10 @@ static void close_device(ink_device *device) {
 }
 
 ink_device lagging_device(int64_t total_bytes) {
-    static const ink_device_memory memory = {
-        take_device,   give_device, take_shared,  give_shared, move,      move,        STAGING_BYTES, staging,    send,
-        begin_sending, end_sending, wait_for_all, tell,        failure,   begin_aside, end_aside,     join_aside, record_begin,
-        record_end,    replay,      record_release, fetch,     await,     leave};
+    static const ink_device_memory memory = {take_device,   give_device, take_shared,    give_shared,   move,        move,
+                                             STAGING_BYTES, staging,     send,           begin_sending, end_sending, wait_for_all,
+                                             tell,          failure,     begin_aside,    end_aside,     join_aside,  record_begin,
+                                             record_end,    replay,      record_release, fetch,         await,       leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
                                 rope_half,   attention,          silu_mul,

@@ -1,7 +1,7 @@
 /*
  * lagging_device.h - a stand-in on the host for a device with memory of its own, which does what it is told as late as it may: work
- * aside when it is joined, copies to slots when they are awaited, what is sent beside the work when that ends; until then there is NaN. Its ops are those of `ref`.
- * Recorded work is kept and replayed. There is one at a time.
+ * aside when it is joined, copies to slots when they are awaited, what is sent beside the work when that ends; until then there is
+ * NaN. Its ops are those of `ref`. Recorded work is kept and replayed. There is one at a time.
  */
 #ifndef INK_TEST_LAGGING_DEVICE_H
 #define INK_TEST_LAGGING_DEVICE_H
@@ -13,7 +13,7 @@ typedef struct lagging_counts {
     int64_t shared, peak_shared; /* the same of page-locked memory */
     int64_t n_fetched;           /* copies to slots */
     int64_t n_replayed;
-    int64_t n_beside; /* times that something was sent beside the work */
+    int64_t n_beside; /* ops that were given while something was being sent */
 } lagging_counts;
 
 /* total_bytes: what it says that it has, and gives no more than. */

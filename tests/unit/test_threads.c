@@ -8,6 +8,9 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "base/memory.h"
 #include "base/threads.h"
 
@@ -93,6 +96,47 @@ static void test_one_thread(void **state) {
     ink_threads_destroy(threads);
 }
 
+/* Callers of one pool: each has all of it for its rounds, which none of the others disturbs. */
+static atomic_int n_inside;
+
+typedef struct caller {
+    ink_threads *threads;
+    int64_t n_tasks;
+    int64_t n_done, n_disturbed; /* n_done: by its own tasks, one caller at a time */
+} caller;
+
+static void note_inside(void *context, int64_t i, int64_t worker) {
+    (void)i, (void)worker;
+    caller *c = context;
+    int others = atomic_fetch_add(&n_inside, 1);
+    if (others >= (int)ink_threads_count(c->threads)) __atomic_add_fetch(&c->n_disturbed, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&c->n_done, 1, __ATOMIC_RELAXED);
+    atomic_fetch_sub(&n_inside, 1);
+}
+
+static void *call_often(void *context) {
+    caller *c = context;
+    for (int round = 0; round < 300; round++) ink_threads_run(c->threads, c->n_tasks, note_inside, c);
+    return NULL;
+}
+
+static void test_two_callers(void **state) {
+    (void)state;
+    for (int64_t n = 1; n <= 3; n += 2) {
+        ink_threads *threads = ink_threads_create(n);
+        caller callers[3] = {{threads, 7, 0, 0}, {threads, 1, 0, 0}, {threads, 50, 0, 0}};
+        pthread_t others[2];
+        for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&others[i], NULL, call_often, &callers[i]), 0);
+        call_often(&callers[2]);
+        for (int i = 0; i < 2; i++) pthread_join(others[i], NULL);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(callers[i].n_done, 300 * callers[i].n_tasks);
+            assert_int_equal(callers[i].n_disturbed, 0);
+        }
+        ink_threads_destroy(threads);
+    }
+}
+
 static void test_unused_and_null(void **state) {
     (void)state;
     for (int i = 0; i < 50; i++) {
@@ -115,8 +159,9 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_each_task_once), cmocka_unit_test(test_many_rounds),     cmocka_unit_test(test_rounds_see_each_other),
-        cmocka_unit_test(test_one_thread),     cmocka_unit_test(test_unused_and_null), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_each_task_once), cmocka_unit_test(test_many_rounds), cmocka_unit_test(test_rounds_see_each_other),
+        cmocka_unit_test(test_one_thread),     cmocka_unit_test(test_two_callers), cmocka_unit_test(test_unused_and_null),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

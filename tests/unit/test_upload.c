@@ -87,6 +87,53 @@ static void test_list(void **state) {
     free(dst);
 }
 
+/* What is under way is there in the end, or has been left out. */
+static void test_beside(void **state) {
+    (void)state;
+    enum { N = 20, SIZE = 300001 };
+    unsigned char *src = noise((size_t)N * SIZE), *dst = malloc(SIZE), *there[N];
+    assert_non_null(dst);
+    ink_device device = lagging_device(64 << 20);
+    for (int i = 0; i < N; i++) assert_non_null(there[i] = device.memory->alloc(&device, SIZE));
+    for (int64_t n_threads = 1; n_threads <= 3; n_threads += 2) {
+        ink_threads *threads = ink_threads_create(n_threads);
+        const ink_upload upload = {NULL, threads, device.memory, &device};
+        ink_upload_list lists[2] = {{.n = 0}, {.n = 0}};
+        int64_t left;
+        assert_null(ink_upload_start(&upload, &lists[0]));
+        /* Two at once, by the same threads. */
+        for (int i = 0; i < N; i++) ink_upload_later(&upload, &lists[i & 1], there[i], src + (size_t)i * SIZE, SIZE);
+        ink_uploading *uploads[2];
+        for (int i = 0; i < 2; i++) {
+            assert_non_null(uploads[i] = ink_upload_start(&upload, &lists[i]));
+            assert_int_equal(lists[i].n, 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            while (!ink_uploading_wait(uploads[i], 0.01, &left)) assert_in_range(left, 0, (int64_t)N * SIZE);
+            assert_int_equal(left, 0);
+            ink_uploading_end(&uploads[i], false);
+            assert_null(uploads[i]);
+        }
+        for (int i = 0; i < N; i++) {
+            device.memory->download(&device, dst, there[i], SIZE);
+            assert_memory_equal(dst, src + (size_t)i * SIZE, SIZE);
+        }
+        for (int i = 0; i < N; i++) ink_upload_later(&upload, &lists[0], there[i], src, SIZE);
+        assert_non_null(uploads[0] = ink_upload_start(&upload, &lists[0]));
+        ink_uploading_end(&uploads[0], true);
+        ink_upload_later(&upload, &lists[0], there[0], src, SIZE);
+        ink_upload_forget(&lists[0]);
+        ink_threads_destroy(threads);
+    }
+    ink_uploading *none = NULL;
+    ink_uploading_end(&none, true);
+    for (int i = 0; i < N; i++) device.memory->release(&device, there[i]);
+    assert_null(device.memory->failure(&device));
+    device.close(&device);
+    free(src);
+    free(dst);
+}
+
 /* A mapping is read from its file; what the file has lost is not said to have been read. */
 static void test_mapping(void **state) {
     (void)state;
@@ -111,6 +158,7 @@ static void test_mapping(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_list), cmocka_unit_test(test_mapping)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_list), cmocka_unit_test(test_beside),
+                                       cmocka_unit_test(test_mapping)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -135,7 +135,7 @@ __device__ float silu(float x) { return __fdividef(x, 1.0f + expf(-x)); }
 /* ---- rows of tokens: a block each ---------------------------------------------------------------------------------- */
 
 constexpr int PACK = 4;          /* columns, where all is aligned to as many */
-constexpr int HELD = 6;          /* packs that a thread keeps: 3072 columns are 128 threads of 6 */
+constexpr int HELD = 3;          /* packs that a thread keeps: 3072 columns are 256 threads of 3 */
 constexpr int MAX_THREADS = 512; /* so that they have 128 registers each */
 constexpr int LOOP_THREADS = 256;
 

@@ -1,0 +1,145 @@
+/* run.c - what the steps of a run have in common: telling how far it is, and holding weights while they are used. */
+#include "pipeline/run.h"
+
+#include "base/memory.h"
+#include "base/system.h"
+
+void ink_run_fail_memory(ink_run *r, const char *what) {
+    if (!ink_run_failed(r)) r->ctx.status = ink_fail(r->error, INK_ERROR_MEMORY, "no memory for the %s", what);
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------------------ */
+
+static void report(ink_run *r, double fraction) {
+    if (ink_run_is_dry(r) || ink_run_failed(r) || !r->request.progress) return;
+    double now = ink_seconds();
+    ink_progress progress = {.phase = r->phase, .done = r->done, .total = r->total, .phase_seconds = now - r->phase_began};
+    progress.fraction = fraction < 1 ? fraction : 1;
+    r->last_report = now;
+    if (r->request.progress(r->request.progress_user, &progress) != 0)
+        r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+}
+
+static bool report_is_due(const ink_run *r) { return ink_seconds() - r->last_report > 0.1; }
+
+void ink_run_op_worked(void *user) {
+    ink_run *r = user;
+    double whole = r->phase_work[r->phase];
+    if (whole > 0 && report_is_due(r)) report(r, (r->ctx.work - r->phase_first_work) / whole);
+}
+
+void ink_run_begin_phase(ink_run *r, ink_phase phase, int64_t total) {
+    r->phase = phase;
+    r->done = 0;
+    r->total = total;
+    r->phase_began = ink_seconds();
+    r->phase_first_work = r->ctx.work;
+    report(r, 0);
+}
+
+void ink_run_unit_done(ink_run *r) {
+    r->done++;
+    report(r, (double)r->done / (double)r->total);
+}
+
+void ink_run_end_phase(ink_run *r) {
+    /* What was queued in a phase is done in it. */
+    if (!ink_run_is_dry(r) && ink_run_is_remote(r)) r->device->memory->wait(r->device);
+    if (ink_run_is_dry(r))
+        r->phase_work[r->phase] += r->ctx.work - r->phase_first_work;
+    else
+        r->session->stats.phase_seconds[r->phase] += ink_seconds() - r->phase_began;
+}
+
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
+
+static ink_status tensor_loaded(void *user, const ink_binder *binder) {
+    ink_run *r = user;
+    if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+    r->done = binder->mapped_bytes + binder->stored_bytes - (int64_t)binder->uploads.bytes;
+    if (report_is_due(r)) report(r, (double)r->done / (double)r->total);
+    return r->ctx.status;
+}
+
+ink_binder ink_run_binder(ink_run *r, ink_component component, ink_store *store) {
+    return (ink_binder){.weights = r->model->weights[component],
+                        .synthetic = r->model->synthetic,
+                        .mode = ink_run_is_dry(r) ? INK_BIND_CHECK : INK_BIND_LOAD,
+                        .precision = r->model->precision,
+                        .adapters = component == INK_TRANSFORMER ? r->adapters : NULL,
+                        .merge = r->request.merge_loras != 0,
+                        .threads = ink_run_is_dry(r) ? NULL : r->session->threads,
+                        .store = store,
+                        .memory = ink_run_is_remote(r) ? r->device->memory : NULL,
+                        .device = r->device,
+                        .error = r->error,
+                        .loaded = ink_run_is_dry(r) ? NULL : tensor_loaded,
+                        .loaded_user = r};
+}
+
+ink_holding *ink_run_begin_binding(ink_run *r, ink_component component, const ink_need *need, int64_t n_parts) {
+    ink_holding *h = &r->networks->holdings[component];
+    h->binder = ink_run_binder(r, component, &h->store);
+    /* Random weights are not made anew at each step. */
+    if (n_parts == 0 || ink_run_failed(r) || (h->binder.synthetic && !ink_run_is_remote(r))) return h;
+    int64_t n_stay = ink_run_is_dry(r) ? n_parts : need->n_stay;
+    const ink_weights *weights = h->binder.synthetic ? NULL : h->binder.weights;
+    r->ctx.status = ink_residency_create(&h->residency, weights, n_parts, n_stay, r->error);
+    if (!ink_run_failed(r) && ink_run_is_remote(r) && !ink_run_is_dry(r))
+        r->ctx.status = ink_residency_to_device(h->residency, r->device->memory, r->device, need->parts, r->error);
+    h->binder.residency = h->residency;
+    h->binder.status = r->ctx.status;
+    return h;
+}
+
+void ink_run_bound(ink_run *r, ink_binder *binder, ink_component component, ink_need *need) {
+    if (!ink_run_failed(r)) r->ctx.status = binder->status;
+    if (!ink_run_failed(r) && !ink_run_is_dry(r)) r->ctx.status = ink_residency_start(binder->residency, r->error);
+    binder->loaded = NULL; /* blocks that are read again are not loading */
+    if (!ink_run_is_dry(r) || ink_run_failed(r)) return;
+    r->component_bytes[component] = binder->mapped_bytes + binder->stored_bytes;
+    *need = (ink_need){.mapped_bytes = binder->mapped_bytes, .stored_bytes = binder->peak_bytes};
+    need->passing_bytes = binder->largest_converted_bytes;
+    if (!binder->residency) return;
+    need->n_parts = binder->residency->n_parts;
+    need->parts = ink_alloc_array((size_t)need->n_parts, sizeof *need->parts);
+    if (!need->parts) ink_run_fail_memory(r, "plan");
+    for (int64_t i = 0; need->parts && i < need->n_parts; i++) {
+        need->parts[i] = binder->residency->parts[i];
+        need->parts[i].ranges = NULL;
+        need->mapped_bytes -= need->parts[i].mapped_bytes;
+        need->stored_bytes -= need->parts[i].stored_bytes;
+    }
+}
+
+void ink_run_bring(ink_run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    if (h->binder.follows) h->coming = ink_bind_bring(&h->binder);
+    h->binder.follows = false;
+}
+
+void ink_run_await(ink_run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    int64_t left = 0;
+    if (!h->coming || ink_run_failed(r)) return;
+    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component]);
+    while (!ink_run_failed(r) && !ink_uploading_wait(h->coming, 0.1, &left)) {
+        r->done = r->total - left;
+        report(r, (double)r->done / (double)r->total);
+        if (!ink_run_failed(r) && atomic_load(&r->session->cancel))
+            r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+    }
+    ink_uploading_end(&h->coming, ink_run_failed(r));
+    if (!ink_run_is_dry(r)) ink_check_device(&r->ctx);
+    ink_run_end_phase(r);
+}
+
+void ink_run_leave(ink_run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    if (!ink_run_is_dry(r) && !r->model->synthetic) ink_weights_drop(r->model->weights[component]);
+    h->held = !ink_run_is_dry(r) && !ink_run_failed(r) && ink_run_is_remote(r) && r->plan->gpu_keeps_weights &&
+              !(component == INK_TRANSFORMER && r->request.n_loras > 0);
+    h->binder.error = NULL; /* of this run */
+    h->binder.adapters = NULL;
+    if (!h->held) ink_networks_drop(r->networks, component);
+}
