@@ -585,7 +585,7 @@ lagging_counts lagging_device_counts(void) { return s.counts; }
 void lagging_device_reset_counts(void) {
     s.counts.peak_bytes = s.counts.bytes;
     s.counts.peak_shared = s.counts.shared;
-    s.counts.n_fetched = s.counts.n_replayed = 0;
+    s.counts.n_fetched = s.counts.n_replayed = s.counts.n_beside = 0;
 }
 
 void lagging_device_fail_at(int64_t n) { s.fail_in = n; }
