@@ -310,14 +310,22 @@ static void test_lora(void **state) {
 
 /* ---- what goes wrong --------------------------------------------------------------------------------------------------- */
 
-static void test_denied_memory(void **state) {
-    (void)state;
+/* Either blocks come and go, or all weights come while the host goes on. */
+static test_bench bench_for_mistakes(bool ahead, ink_request *request, float *expected) {
+    test_bench b = bench_open(ahead ? INK_PRECISION_AUTO : INK_PRECISION_F32);
+    *request = request_of(&b);
+    draw(&b, request, expected);
+    if (ahead)
+        ink_networks_release(&b.session->networks, &b.session->device);
+    else
+        request->vram_budget = budget_for(&b, *request, 1);
+    return b;
+}
+
+static void check_denied_memory(bool ahead) {
     static float expected[N_VALUES], found[N_VALUES];
-    test_bench b = bench_open(INK_PRECISION_F32);
-    ink_request request = request_of(&b);
-    request.steps = 1;
-    draw(&b, &request, expected);
-    request.vram_budget = budget_for(&b, request, 1);
+    ink_request request;
+    test_bench b = bench_for_mistakes(ahead, &request, expected);
     int64_t n = 1;
     for (;; n += n < 8 ? 1 : 7) {
         ink_error error;
@@ -336,16 +344,20 @@ static void test_denied_memory(void **state) {
     bench_close(&b);
 }
 
+static void test_denied_memory(void **state) {
+    (void)state;
+    check_denied_memory(false);
+    check_denied_memory(true);
+}
+
 static void cancel(void *user) { ink_session_cancel(user); }
 
-/* In loading, in the text encoder, in a forward, in one that is recorded. */
-static void test_cancelled(void **state) {
-    (void)state;
+/* In loading, in a rehearsal, in the text encoder, in a forward, in one that is recorded. */
+static void check_cancelled(bool ahead) {
     static float expected[N_VALUES], found[N_VALUES];
-    test_bench b = bench_open(INK_PRECISION_F32);
-    ink_request request = request_of(&b);
-    draw(&b, &request, expected);
-    request.vram_budget = plan_of(&b, &request).gpu_least_bytes;
+    ink_request request;
+    test_bench b = bench_for_mistakes(ahead, &request, expected);
+    if (!ahead) request.vram_budget = plan_of(&b, &request).gpu_least_bytes;
     int64_t n = 1;
     for (;; n += 29) {
         ink_error error;
@@ -362,6 +374,12 @@ static void test_cancelled(void **state) {
     draw(&b, &request, found);
     assert_memory_equal(found, expected, sizeof found);
     bench_close(&b);
+}
+
+static void test_cancelled(void **state) {
+    (void)state;
+    check_cancelled(false);
+    check_cancelled(true);
 }
 
 int main(void) {
