@@ -306,7 +306,7 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
 
 /*
  * Of each side, the text and the image look at each other: rows that lie in one run or in two. After the last block nobody asks for
- * what the text has found, but a device gets ready for each shape anew, which takes longer.
+ * what the text has found, but a device gets ready for each shape anew, which takes it longer than that.
  */
 static void attend(ink_ctx *c, const ink_mmdit_config *config, const buffers *b, const layout *l) {
     int64_t d = config->dim;

@@ -70,10 +70,7 @@ static void encode_side(ink_run *r, ink_text_encoder *encoder, ink_side *s) {
     s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
 }
 
-/*
- * On a device that has room for all weights they travel while the host goes on, up to await_weights: the transformer's while the
- * prompts are read.
- */
+/* On a device that has room for all weights they travel while the host goes on, up to ink_run_await. */
 static bool binds_ahead(const ink_run *r) { return !ink_run_is_dry(r) && ink_run_is_remote(r) && r->plan->gpu_keeps_weights; }
 
 static void bind_text_encoder(ink_run *r) {
@@ -127,7 +124,7 @@ static void bind_transformer(ink_run *r) {
 
 /*
  * Its forward on numbers that mean nothing, while weights travel: at the first use of a shape a device looks for the best way to do
- * it, and loads the code of that, which takes as long as half of the weights.
+ * it and loads the code of that, some tenths of a second for all of them.
  */
 static void rehearse(ink_run *r) {
     const ink_config *config = &r->model->config;
@@ -152,6 +149,7 @@ static void rehearse(ink_run *r) {
     ink_run_end_phase(r);
 }
 
+/* Its weights are on their way while the prompts are read. */
 static void bind_transformer_ahead(ink_run *r) {
     if (ink_run_failed(r) || !binds_ahead(r) || r->request.n_loras > 0 || r->networks->holdings[INK_TRANSFORMER].held) return;
     r->bound_ahead = true;

@@ -187,6 +187,21 @@ static void test_precisions(void **state) {
     }
 }
 
+/* What is to get ready while files are read need not be there, nor be anything. */
+static void test_backend_ahead(void **state) {
+    (void)state;
+    static const char *const backends[] = {"auto", "cpu", "cuda", "cuda:9", "cuda:x", "", "steam"};
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        ink_error error;
+        ink_model *model;
+        const ink_model_options options = {.backend = backends[i]};
+        assert_ok(ink_model_open(&model, models[0], &options, &error), &error);
+        ink_model_close(&model);
+        assert_int_equal(ink_model_open(&model, "/nowhere", &options, &error), INK_ERROR_IO);
+        assert_null(model);
+    }
+}
+
 /* ---- misuse --------------------------------------------------------------------------------------------------------- */
 
 static void assert_no_model(const char *dir, const ink_model_options *options, ink_status expected, const char *words) {
@@ -903,6 +918,7 @@ int main(void) {
         cmocka_unit_test(test_null_handles),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_precisions),
+        cmocka_unit_test(test_backend_ahead),
         cmocka_unit_test(test_folders_that_are_no_models),
         cmocka_unit_test(test_sessions_that_cannot_be),
         cmocka_unit_test(test_sessions),

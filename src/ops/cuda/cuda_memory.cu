@@ -185,7 +185,7 @@ static void download(const ink_device *device, void *dst, const void *src, size_
 
 static void wait(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
-    /* After a failure or a cancellation work aside, and copies, may not have been waited for by the lane at work. */
+    /* After a failure or a cancellation work aside, and copies to slots, may not have been waited for by the lane at work. */
     if (c->n_sending == 0) ink_cuda_ok(c, cudaStreamSynchronize(c->copies), "the GPU");
     ink_cuda_ok(c, cudaStreamSynchronize(c->other.stream), "the GPU");
     ink_cuda_ok(c, cudaStreamSynchronize(c->stream), "the GPU");
