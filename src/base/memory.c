@@ -65,3 +65,14 @@ char *ink_format(const char *format, ...) {
 }
 
 void ink_free(void *memory) { free(memory); }
+
+void *ink_list_grow(void *list, size_t n, size_t item_bytes, size_t *capacity) {
+    if (n < *capacity) return list;
+    size_t larger = *capacity ? 2 * *capacity : 64;
+    void *copy = ink_alloc_array(larger, item_bytes);
+    if (!copy) return NULL;
+    if (n) memcpy(copy, list, n * item_bytes);
+    ink_free(list);
+    *capacity = larger;
+    return copy;
+}

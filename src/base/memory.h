@@ -38,4 +38,7 @@ static inline bool ink_add_fits(int64_t a, int64_t b, int64_t *out) {
 void ink_alloc_fail_after(int64_t allowed);
 int64_t ink_alloc_count(void);
 
+/* A list of n items that has room for one more; NULL, and the old one untouched, without memory. */
+void *ink_list_grow(void *list, size_t n, size_t item_bytes, size_t *capacity);
+
 #endif

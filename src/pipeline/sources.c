@@ -150,15 +150,10 @@ static ink_status list_names(search *look, const char *folder, char ***names, si
     ink_status status = INK_OK;
     for (const struct dirent *entry = readdir(opened); entry && status == INK_OK && *n_names < MAX_FILES; entry = readdir(opened)) {
         if (entry->d_name[0] == '.') continue;
-        if (*n_names == capacity) {
-            char **longer = ink_alloc_array(capacity ? 2 * capacity : 16, sizeof *longer);
-            if (longer && *n_names) memcpy(longer, *names, *n_names * sizeof *longer);
-            if (!longer) status = fail_memory(look->sources, look->error);
-            if (!longer) break;
-            ink_free(*names);
-            *names = longer;
-            capacity = capacity ? 2 * capacity : 16;
-        }
+        char **longer = ink_list_grow(*names, *n_names, sizeof *longer, &capacity);
+        if (!longer) status = fail_memory(look->sources, look->error);
+        if (!longer) break;
+        *names = longer;
         (*names)[*n_names] = ink_strdup(entry->d_name);
         if (!(*names)[*n_names]) status = fail_memory(look->sources, look->error);
         *n_names += status == INK_OK;

@@ -33,14 +33,14 @@ static const char *shape_text(char text[MAX_SHAPE_TEXT], const ink_tensor_info *
 
 static void collect_missing(ink_binder *binder, const char *name) {
     char *copy = ink_strdup(name);
-    void **missing = copy ? ink_list_grow((void **)binder->missing, binder->n_missing, &binder->missing_capacity) : NULL;
+    char **missing = copy ? ink_list_grow(binder->missing, binder->n_missing, sizeof *missing, &binder->missing_capacity) : NULL;
     if (!missing) {
         ink_free(copy);
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory for the list of missing tensors",
                                   ink_weights_origin(binder->weights));
         return;
     }
-    binder->missing = (char **)missing;
+    binder->missing = missing;
     binder->missing[binder->n_missing++] = copy;
 }
 

@@ -75,15 +75,9 @@ bool ink_residency_stays(const ink_residency *r, int64_t part) { return !r || in
 int64_t ink_residency_index(const ink_residency *r, int64_t part) { return ink_parts_gone(r->n_parts, r->n_stay, part); }
 
 bool ink_residency_note(ink_part *p, const void *data, size_t size) {
-    if (p->n_ranges == p->capacity) {
-        size_t larger = p->capacity ? 2 * p->capacity : 32;
-        range *copy = ink_alloc_array(larger, sizeof *copy);
-        if (!copy) return false;
-        if (p->n_ranges) memcpy(copy, p->ranges, p->n_ranges * sizeof *copy);
-        ink_free(p->ranges);
-        p->ranges = copy;
-        p->capacity = larger;
-    }
+    range *ranges = ink_list_grow(p->ranges, p->n_ranges, sizeof *ranges, &p->capacity);
+    if (!ranges) return false;
+    p->ranges = ranges;
     p->ranges[p->n_ranges++] = (range){data, size};
     p->file_bytes += (int64_t)size;
     return true;

@@ -1,24 +1,11 @@
 /* store.c - taking blocks, and releasing them. */
 #include "tensor/store.h"
 
-#include <string.h>
-
 #include "base/memory.h"
 #include "inkstone.h"
 
-void **ink_list_grow(void **list, size_t n, size_t *capacity) {
-    if (n < *capacity) return list;
-    size_t larger = *capacity ? 2 * *capacity : 64;
-    void **copy = ink_alloc_array(larger, sizeof *copy);
-    if (!copy) return NULL;
-    if (n) memcpy(copy, list, n * sizeof *copy);
-    ink_free(list);
-    *capacity = larger;
-    return copy;
-}
-
 bool ink_blocks_make_room(ink_blocks *blocks) {
-    void **list = ink_list_grow(blocks->list, blocks->n, &blocks->capacity);
+    void **list = ink_list_grow(blocks->list, blocks->n, sizeof *blocks->list, &blocks->capacity);
     if (list) blocks->list = list;
     return list != NULL;
 }

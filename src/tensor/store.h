@@ -17,9 +17,6 @@ typedef struct ink_store {
     const struct ink_device *device;
 } ink_store;
 
-/* A pointer list that has room for one more; NULL, and the old one untouched, without memory. */
-void **ink_list_grow(void **list, size_t n, size_t *capacity);
-
 /* Room for one more in the list. False without memory. */
 bool ink_blocks_make_room(ink_blocks *blocks);
 

@@ -125,25 +125,13 @@ void ink_upload_bytes(const ink_upload *u, void *dst, const void *src, size_t si
         send_now(u, &(ink_upload_list){&item, 1, 1, size});
 }
 
-/* False without memory. */
-static bool make_room(ink_upload_list *list) {
-    enum { FIRST = 64 };
-    if (list->n < list->capacity) return true;
-    size_t capacity = list->capacity ? 2 * list->capacity : FIRST;
-    ink_upload_item *items = ink_alloc_array(capacity, sizeof *items);
-    if (!items) return false;
-    if (list->n > 0) memcpy(items, list->items, list->n * sizeof *items);
-    ink_free(list->items);
-    list->items = items;
-    list->capacity = capacity;
-    return true;
-}
-
 void ink_upload_later(const ink_upload *u, ink_upload_list *list, void *dst, const void *src, size_t size) {
-    if (is_small(u, size) || !make_room(list)) {
+    ink_upload_item *items = is_small(u, size) ? NULL : ink_list_grow(list->items, list->n, sizeof *items, &list->capacity);
+    if (!items) {
         ink_upload_bytes(u, dst, src, size);
         return;
     }
+    list->items = items;
     list->items[list->n++] = (ink_upload_item){dst, src, size};
     list->bytes += size;
 }
