@@ -76,13 +76,9 @@ static bool binds_ahead(const ink_run *r) { return !ink_run_is_dry(r) && ink_run
 static void bind_text_encoder(ink_run *r) {
     const ink_text_encoder_config *config = &r->model->config.text_encoder;
     ink_need *need = &r->needs[INK_NEED_TEXT];
-    ink_holding *h = ink_run_begin_binding(r, INK_TEXT_ENCODER, need, config->n_layers);
-    h->binder.follows = binds_ahead(r);
-    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TEXT_ENCODER]);
-    ink_text_encoder_bind(&r->networks->text_encoder, config, &h->binder);
-    ink_run_bring(r, INK_TEXT_ENCODER);
-    ink_run_bound(r, &h->binder, INK_TEXT_ENCODER, need);
-    ink_run_end_phase(r);
+    ink_binder *binder = ink_run_begin_binding(r, INK_TEXT_ENCODER, need, config->n_layers, binds_ahead(r));
+    ink_text_encoder_bind(&r->networks->text_encoder, config, binder);
+    ink_run_end_binding(r, INK_TEXT_ENCODER, need);
 }
 
 static void encode_prompts(ink_run *r) {
@@ -113,13 +109,9 @@ static void bind_transformer(ink_run *r) {
     const ink_mmdit_config *config = &r->model->config.mmdit;
     ink_need *need = &r->needs[INK_NEED_DENOISE];
     if (ink_run_is_remote(r) && !ink_run_is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
-    ink_holding *h = ink_run_begin_binding(r, INK_TRANSFORMER, need, config->n_layers);
-    h->binder.follows = r->bound_ahead;
-    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_TRANSFORMER]);
-    ink_mmdit_bind(&r->networks->mmdit, config, &h->binder);
-    ink_run_bring(r, INK_TRANSFORMER);
-    ink_run_bound(r, &h->binder, INK_TRANSFORMER, need);
-    ink_run_end_phase(r);
+    ink_binder *binder = ink_run_begin_binding(r, INK_TRANSFORMER, need, config->n_layers, r->bound_ahead);
+    ink_mmdit_bind(&r->networks->mmdit, config, binder);
+    ink_run_end_binding(r, INK_TRANSFORMER, need);
 }
 
 /*
@@ -307,11 +299,9 @@ static void bind_decoder(ink_run *r) {
         ink_run_fail_memory(r, "decoder");
         return;
     }
-    ink_holding *h = ink_run_begin_binding(r, INK_VAE, NULL, 0);
-    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[INK_VAE]);
-    ink_vae_decoder_bind(r->networks->vae, &r->model->config.vae, &h->binder);
-    ink_run_bound(r, &h->binder, INK_VAE, &r->needs[INK_NEED_VAE]);
-    ink_run_end_phase(r);
+    ink_binder *binder = ink_run_begin_binding(r, INK_VAE, NULL, 0, false);
+    ink_vae_decoder_bind(r->networks->vae, &r->model->config.vae, binder);
+    ink_run_end_binding(r, INK_VAE, &r->needs[INK_NEED_VAE]);
 }
 
 /* mean and std [1, z_dim] of a picture's latents. */

@@ -77,11 +77,9 @@ ink_binder ink_run_binder(ink_run *r, ink_component component, ink_store *store)
                         .loaded_user = r};
 }
 
-ink_holding *ink_run_begin_binding(ink_run *r, ink_component component, const ink_need *need, int64_t n_parts) {
-    ink_holding *h = &r->networks->holdings[component];
-    h->binder = ink_run_binder(r, component, &h->store);
-    /* Random weights are not made anew at each step. */
-    if (n_parts == 0 || ink_run_failed(r) || (h->binder.synthetic && !ink_run_is_remote(r))) return h;
+/* Random weights are not made anew at each step. */
+static void create_residency(ink_run *r, ink_holding *h, const ink_need *need, int64_t n_parts) {
+    if (n_parts == 0 || ink_run_failed(r) || (h->binder.synthetic && !ink_run_is_remote(r))) return;
     int64_t n_stay = ink_run_is_dry(r) ? n_parts : need->n_stay;
     const ink_weights *weights = h->binder.synthetic ? NULL : h->binder.weights;
     r->ctx.status = ink_residency_create(&h->residency, weights, n_parts, n_stay, r->error);
@@ -89,7 +87,15 @@ ink_holding *ink_run_begin_binding(ink_run *r, ink_component component, const in
         r->ctx.status = ink_residency_to_device(h->residency, r->device->memory, r->device, need->parts, r->error);
     h->binder.residency = h->residency;
     h->binder.status = r->ctx.status;
-    return h;
+}
+
+ink_binder *ink_run_begin_binding(ink_run *r, ink_component component, const ink_need *need, int64_t n_parts, bool follows) {
+    ink_holding *h = &r->networks->holdings[component];
+    h->binder = ink_run_binder(r, component, &h->store);
+    h->binder.follows = follows;
+    create_residency(r, h, need, n_parts);
+    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component]);
+    return &h->binder;
 }
 
 void ink_run_bound(ink_run *r, ink_binder *binder, ink_component component, ink_need *need) {
@@ -112,10 +118,11 @@ void ink_run_bound(ink_run *r, ink_binder *binder, ink_component component, ink_
     }
 }
 
-void ink_run_bring(ink_run *r, ink_component component) {
+void ink_run_end_binding(ink_run *r, ink_component component, ink_need *need) {
     ink_holding *h = &r->networks->holdings[component];
-    if (h->binder.follows) h->coming = ink_bind_bring(&h->binder);
-    h->binder.follows = false;
+    h->coming = ink_bind_bring(&h->binder);
+    ink_run_bound(r, &h->binder, component, need);
+    ink_run_end_phase(r);
 }
 
 void ink_run_await(ink_run *r, ink_component component) {
@@ -130,7 +137,7 @@ void ink_run_await(ink_run *r, ink_component component) {
             r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
     }
     ink_uploading_end(&h->coming, ink_run_failed(r));
-    if (!ink_run_is_dry(r)) ink_check_device(&r->ctx);
+    ink_check_device(&r->ctx);
     ink_run_end_phase(r);
 }
 

@@ -68,14 +68,17 @@ void ink_run_op_worked(void *run);
 
 ink_binder ink_run_binder(ink_run *run, ink_component component, ink_store *store);
 
-/* Gets ready to bind a network of n parts, some of which may come and go; 0: all of it stays. */
-ink_holding *ink_run_begin_binding(ink_run *run, ink_component component, const ink_need *need, int64_t n_parts);
-
-/* Takes over how the binding went; a dry run keeps what was counted. */
+/* Takes over how a binding went; a dry run keeps what was counted. */
 void ink_run_bound(ink_run *run, ink_binder *binder, ink_component component, ink_need *need);
 
-/* After a binding with `follows`: starts to bring what is not there, and waits for it, in a phase of its own. Else nothing. */
-void ink_run_bring(ink_run *run, ink_component component);
+/*
+ * Around the binding of a network, which is a phase: of n parts, some of which may come and go; 0: all of it stays. follows: what
+ * is not there at the end is on its way.
+ */
+ink_binder *ink_run_begin_binding(ink_run *run, ink_component component, const ink_need *need, int64_t n_parts, bool follows);
+void ink_run_end_binding(ink_run *run, ink_component component, ink_need *need);
+
+/* Waits for what is on its way, in a phase of its own. */
 void ink_run_await(ink_run *run, ink_component component);
 
 /*

@@ -123,8 +123,8 @@ void ink_bind_together(ink_binder *binder, int64_t n);
 void ink_bind_finish(ink_binder *binder);
 
 /*
- * After a binding with `follows`: starts to bring what is still to come, which is there after ink_uploading_end. NULL: nothing is,
- * as after ink_bind_finish.
+ * After a binding: starts to bring what `follows`, which ends that; it is there after ink_uploading_end. NULL: nothing does, as
+ * after ink_bind_finish.
  */
 ink_uploading *ink_bind_bring(ink_binder *binder);
 

@@ -108,8 +108,10 @@ void ink_bind_finish(ink_binder *binder) {
 }
 
 ink_uploading *ink_bind_bring(ink_binder *binder) {
+    if (!binder->follows) return NULL;
     const ink_upload upload = upload_of(binder);
     ink_uploading *uploading = binder->status == INK_OK ? ink_upload_start(&upload, &binder->uploads) : NULL;
+    binder->follows = false;
     if (!uploading) upload_all(binder, &upload);
     return uploading;
 }
