@@ -182,9 +182,9 @@ static const ink_mmdit_block *acquire(ink_ctx *c, ink_mmdit *m, int64_t i, bool 
 /* The buffers of one stream, of all sides. */
 typedef struct tokens {
     ink_tensor x;        /* [n, dim] the residual stream */
-    ink_tensor y;        /* [n, dim] normed input of a layer, and its output, which is not yet in x */
+    ink_tensor y;        /* [n, dim] normed; and what the attention's last layer makes of `attended`, which is not yet in x */
     ink_tensor qkv;      /* [n, 3 dim] */
-    ink_tensor attended; /* [n, dim] */
+    ink_tensor attended; /* [n, dim]; and what goes into the MLP, and comes out of it, which is not yet in x either */
     ink_tensor cos, sin; /* [n, head_dim / 2] */
 } tokens;
 
@@ -274,22 +274,31 @@ static void multiply_qkv(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t)
     ink_linear(c, ink_cols(t->qkv, 2 * d, d), t->y, &s->v, (ink_linear_epilogue){.bias = &s->v_bias});
 }
 
-/* Queries, keys and values of one stream. gate: NULL, or that of y, which the block before has left. */
+/* The stream, and what the layers of a block have left beside it. */
+static ink_residual after_block(const tokens *t, const block_modulation *mod) {
+    return (ink_residual){.x = t->x, .n = 2, .gate = {mod->gate1, mod->gate2}, .y = {t->y, t->attended}};
+}
+
+/* Queries, keys and values of one stream. before: the modulation of the block before, or NULL. */
 static void project_qkv(ink_ctx *c, const ink_mmdit_config *config, const ink_mmdit_stream *s, const tokens *t,
-                        const ink_tensor *gate, const block_modulation *mod) {
+                        const block_modulation *before, const block_modulation *mod) {
     int64_t d = config->dim;
-    if (gate)
-        ink_gated_residual_layernorm_modulate(c, t->y, t->x, *gate, t->y, mod->scale1, mod->shift1, EPS);
+    if (before)
+        ink_gated_residual_layernorm_modulate(c, t->y, after_block(t, before), mod->scale1, mod->shift1, EPS);
     else
         ink_layernorm_modulate(c, t->y, t->x, mod->scale1, mod->shift1, EPS);
     multiply_qkv(c, s, t);
     ink_rmsnorm_rope(c, ink_cols(t->qkv, 0, 2 * d), s->q_norm, s->k_norm, t->cos, t->sin, config->n_heads, EPS);
 }
 
-/* Adds what the attention found to one stream, and leaves what the MLP makes of that in y: the next norm adds it on the way. */
+/*
+ * What the attention found goes through its last layer and, added to the stream, through the MLP. The results of both stay beside
+ * the stream, y and attended: the next norm adds them on its way, so the stream is written once in a block.
+ */
 static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t, const block_modulation *mod) {
     ink_linear(c, t->y, t->attended, &s->out, (ink_linear_epilogue){.bias = &s->out_bias});
-    ink_gated_residual_layernorm_modulate(c, t->y, t->x, mod->gate1, t->y, mod->scale2, mod->shift2, EPS);
+    ink_residual sum = {.x = t->x, .n = 1, .gate = {mod->gate1}, .y = {t->y}, .stays = true};
+    ink_gated_residual_layernorm_modulate(c, t->attended, sum, mod->scale2, mod->shift2, EPS);
     int64_t most = c->device->mlp_rows > 0 ? c->device->mlp_rows : t->x.rows;
     int64_t n_blocks = (t->x.rows + most - 1) / most, n = (t->x.rows + n_blocks - 1) / n_blocks;
     size_t mark = ink_arena_mark(c->arena);
@@ -297,7 +306,7 @@ static void finish_stream(ink_ctx *c, const ink_mmdit_stream *s, const tokens *t
     for (int64_t first = 0; first < t->x.rows; first += n) {
         if (n > t->x.rows - first) n = t->x.rows - first;
         hidden.rows = n;
-        ink_tensor rows = ink_rows(t->y, first, n);
+        ink_tensor rows = ink_rows(t->attended, first, n);
         ink_linear(c, hidden, rows, &s->mlp_up, (ink_linear_epilogue){.bias = &s->mlp_up_bias, .activation = INK_ACT_GELU_TANH});
         ink_linear(c, rows, hidden, &s->mlp_down, (ink_linear_epilogue){.bias = &s->mlp_down_bias});
     }
@@ -361,9 +370,7 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
     ink_residency_begin(m->binder->residency);
     embed(c, m, input, &l, &b);
 
-    const ink_tensor *txt_gate = NULL, *img_gate = NULL;
-    block_modulation txt_mod, img_mod;
-    ink_tensor gates[2];
+    block_modulation txt_mod, img_mod, txt_before, img_before;
     for (int64_t i = 0; i < config->n_layers; i++) {
         const ink_mmdit_block *block = acquire(c, m, i, input->last);
         /* Of the last block only the image goes on: its text is no longer asked for. */
@@ -372,10 +379,10 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
         img_mod = modulation_at(modulation, i, IMG, step, d);
         /* The text takes little of a device, but many calls. */
         ink_begin_aside(c);
-        project_qkv(c, config, &block->txt, &b.txt, txt_gate, &txt_mod);
+        project_qkv(c, config, &block->txt, &b.txt, i > 0 ? &txt_before : NULL, &txt_mod);
         bring_text(c, &b, &l);
         ink_end_aside(c);
-        project_qkv(c, config, &block->img, &b.img, img_gate, &img_mod);
+        project_qkv(c, config, &block->img, &b.img, i > 0 ? &img_before : NULL, &img_mod);
         ink_join_aside(c);
         attend(c, config, &b, &l);
         if (!last) {
@@ -385,16 +392,15 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
             ink_end_aside(c);
         }
         finish_stream(c, &block->img, &b.img, &img_mod);
-        gates[TXT] = txt_mod.gate2;
-        gates[IMG] = img_mod.gate2;
-        txt_gate = &gates[TXT];
-        img_gate = &gates[IMG];
+        txt_before = txt_mod;
+        img_before = img_mod;
         ink_residency_release(m->binder->residency, i);
     }
 
     /* Here the scale comes first, unlike in the blocks. */
     ink_tensor out = ink_rows(modulation->out, step, 1);
-    ink_gated_residual_layernorm_modulate(c, b.img.y, b.img.x, gates[IMG], b.img.y, ink_cols(out, 0, d), ink_cols(out, d, d), EPS);
+    ink_gated_residual_layernorm_modulate(c, b.img.y, after_block(&b.img, &img_before), ink_cols(out, 0, d), ink_cols(out, d, d),
+                                          EPS);
     ink_linear(c, velocity, b.img.y, &m->proj_out, (ink_linear_epilogue){.bias = &m->proj_out_bias});
     ink_arena_release(c->arena, mark);
 }

@@ -55,6 +55,16 @@ typedef struct ink_attention_shape {
     bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
 } ink_attention_shape;
 
+enum { INK_MOST_ADDED = 2 };
+
+/* A residual stream, and what one or two layers have left beside it: not added yet, or added for the next layer only. */
+typedef struct ink_residual {
+    ink_tensor x;                                       /* [n, d], F32 */
+    int n;                                              /* of the following */
+    ink_tensor gate[INK_MOST_ADDED], y[INK_MOST_ADDED]; /* [1, d]; [n, d], all of one type */
+    bool stays;                                         /* x is only read */
+} ink_residual;
+
 /* A square convolution over pixels [height * width, channels], zero-padded. A part of a picture that goes on has no padding there.
  */
 typedef struct ink_conv_shape {
@@ -73,7 +83,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 6 };
+enum { INK_DEVICE_INTERFACE = 7 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {
@@ -102,9 +112,9 @@ typedef struct ink_ops {
     /* dst [n, d] = LN(x [n, d]) * (1 + scale [1, d]) + shift [1, d];  LN(x) = (x - mean) / sqrt(var + eps), biased variance */
     void (*layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
 
-    /* x [n, d] += gate [1, d] * y [n, d], in place; then dst = layernorm_modulate(x). dst may be y. */
-    void (*gated_residual_layernorm_modulate)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                              ink_tensor scale, ink_tensor shift, float eps);
+    /* dst [n, d] = layernorm_modulate(x + gate * y + ...), a sum that also becomes x unless that stays. dst may be y[0]. */
+    void (*gated_residual_layernorm_modulate)(const ink_device *, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                              ink_tensor shift, float eps);
 
     /* dst [n, d] = x [n, d] / sqrt(mean(x^2) + eps) * w [1, d]. In place allowed. */
     void (*rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);

@@ -195,16 +195,20 @@ void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor
     RUN(c, &call, layernorm_modulate, dst, x, scale, shift, eps);
 }
 
-void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                           ink_tensor scale, ink_tensor shift, float eps) {
+void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift,
+                                           float eps) {
     const char *op = "gated_residual_layernorm_modulate";
-    REQUIRE_SHAPE(c, op, dst, x.rows, x.cols);
-    REQUIRE_SHAPE(c, op, gate, 1, x.cols);
-    REQUIRE_SHAPE(c, op, y, x.rows, x.cols);
-    REQUIRE_SHAPE(c, op, scale, 1, x.cols);
-    REQUIRE_SHAPE(c, op, shift, 1, x.cols);
-    op_call call = {.name = op, .written = {x, dst}, .n_written = 2};
-    RUN(c, &call, gated_residual_layernorm_modulate, dst, x, gate, y, scale, shift, eps);
+    require(c, r.n > 0 && r.n <= INK_MOST_ADDED, "%s: %d layers to add, expected 1 to %d", op, r.n, INK_MOST_ADDED);
+    if (c->status != INK_OK) return;
+    REQUIRE_SHAPE(c, op, dst, r.x.rows, r.x.cols);
+    REQUIRE_SHAPE(c, op, scale, 1, r.x.cols);
+    REQUIRE_SHAPE(c, op, shift, 1, r.x.cols);
+    for (int i = 0; i < r.n; i++) {
+        REQUIRE_SHAPE(c, op, r.gate[i], 1, r.x.cols);
+        REQUIRE_SHAPE(c, op, r.y[i], r.x.rows, r.x.cols);
+    }
+    op_call call = {.name = op, .written = {dst, r.x}, .n_written = r.stays ? 1 : 2};
+    RUN(c, &call, gated_residual_layernorm_modulate, dst, r, scale, shift, eps);
 }
 
 void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {

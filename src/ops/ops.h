@@ -106,8 +106,8 @@ void ink_replay_release(const ink_device *device, ink_replay *replay);
 /* The wrappers. Arguments as in ink_ops. */
 void ink_linear(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
-void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                           ink_tensor scale, ink_tensor shift, float eps);
+void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift,
+                                           float eps);
 void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_residual_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_rmsnorm_rope(ink_ctx *c, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin, int64_t n_heads,

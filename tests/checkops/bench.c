@@ -82,7 +82,8 @@ static void layernorm_modulate(const ink_device *d, const void *arguments) {
 
 static void gated_residual_layernorm_modulate(const ink_device *d, const void *arguments) {
     const subject *s = arguments;
-    d->ops->gated_residual_layernorm_modulate(d, s->dst, s->x, s->vector, s->y, s->vector, s->vector, 1e-6f);
+    ink_residual r = {.x = s->x, .n = 1, .gate = {s->vector}, .y = {s->y}};
+    d->ops->gated_residual_layernorm_modulate(d, s->dst, r, s->vector, s->vector, 1e-6f);
 }
 
 static void residual_rmsnorm(const ink_device *d, const void *arguments) {

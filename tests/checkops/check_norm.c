@@ -5,7 +5,8 @@
 #include "checkops.h"
 
 typedef struct norm_case {
-    ink_tensor dst, x, y, w, gate, scale, shift;
+    ink_tensor dst, x, y, w, scale, shift;
+    ink_residual residual; /* of x */
     float eps;
     bool silu;
 } norm_case;
@@ -68,7 +69,6 @@ static norm_case take_norm(checker *c, int64_t rows, int64_t cols, fill kind, do
     return (norm_case){.dst = take_blank(c, rows, cols),
                        .x = take_for(c, NARROW_X, rows, cols, kind, size),
                        .w = take_for(c, NARROW_VECTORS, 1, cols, NORMAL, 1),
-                       .gate = take_for(c, NARROW_VECTORS, 1, cols, NORMAL, 1),
                        .scale = take_for(c, NARROW_VECTORS, 1, cols, NORMAL, 0.5),
                        .shift = take_for(c, NARROW_VECTORS, 1, cols, NORMAL, 0.5),
                        .eps = eps};
@@ -87,35 +87,49 @@ void check_layernorm_modulate(checker *c) { sweep(c, check_layernorm); }
 
 static void call_gated(const ink_device *device, const void *arguments) {
     const norm_case *a = arguments;
-    device->ops->gated_residual_layernorm_modulate(device, a->dst, a->x, a->gate, a->y, a->scale, a->shift, a->eps);
+    device->ops->gated_residual_layernorm_modulate(device, a->dst, a->residual, a->scale, a->shift, a->eps);
+}
+
+static void check_added(checker *c, int64_t rows, int64_t cols, fill kind, double size, float eps, int n, bool stays, bool in_place) {
+    begin_case(c, "[%lld, %lld], %s times %g, eps %g, %d added%s%s", (long long)rows, (long long)cols, fill_name(kind), size, eps, n,
+               stays ? ", x stays" : "", in_place ? ", dst is y" : "");
+    norm_case a = take_norm(c, rows, cols, kind, size, eps);
+    a.residual = (ink_residual){.x = a.x, .n = n, .stays = stays};
+    for (int i = 0; i < n; i++) {
+        a.residual.gate[i] = take_for(c, NARROW_VECTORS, 1, cols, NORMAL, 1);
+        a.residual.y[i] = take_for(c, NARROW_Y, rows, cols, NORMAL, size);
+    }
+    if (in_place) a.dst = a.residual.y[0];
+    /* x: roundings of the products and of the sums. dst: that of x, and then its own. */
+    double *x_bound = take_bounds(c, rows * cols), *dst_bound = take_bounds(c, rows * cols);
+    ink_tensor sum = take_blank(c, rows, cols);
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t j = 0; j < cols; j++) {
+            double exact = ink_row(a.x, i)[j], rounded = 0;
+            for (int k = 0; k < n; k++) {
+                double product = (double)a.residual.gate[k].data[j] * ink_row(a.residual.y[k], i)[j];
+                exact += product;
+                rounded += fabs(product) + fabs(exact);
+            }
+            ink_row(sum, i)[j] = (float)exact;
+            x_bound[i * cols + j] = 2 * ROUNDING * rounded + SMALLEST;
+        }
+        layernorm_bound(dst_bound + i * cols, ink_row(sum, i), &a, x_bound + i * cols);
+    }
+    const result r[] = {{a.dst, dst_bound}, {a.x, x_bound}};
+    check_call(c, call_gated, &a, r, stays ? 1 : 2);
+    if (stays) return;
+
+    norm_case parts = a;
+    parts.dst = take_blank(c, rows, cols);
+    call_device(c, call_layernorm, &parts);
+    check_equal(c, "against layernorm_modulate of the stored x", a.dst, parts.dst, layernorm_bounds(c, &parts));
 }
 
 static void check_gated(checker *c, int64_t rows, int64_t cols, fill kind, double size, float eps) {
-    for (int in_place = 0; in_place < 2; in_place++) {
-        begin_case(c, "[%lld, %lld], %s times %g, eps %g%s", (long long)rows, (long long)cols, fill_name(kind), size, eps,
-                   in_place ? ", dst is y" : "");
-        norm_case a = take_norm(c, rows, cols, kind, size, eps);
-        a.y = take_for(c, NARROW_Y, rows, cols, NORMAL, size);
-        if (in_place) a.dst = a.y;
-        /* x: roundings of the product and of the sum. dst: that of x, and then its own. */
-        double *x_bound = take_bounds(c, rows * cols), *dst_bound = take_bounds(c, rows * cols);
-        ink_tensor sum = take_blank(c, rows, cols);
-        for (int64_t i = 0; i < rows; i++) {
-            for (int64_t j = 0; j < cols; j++) {
-                double product = (double)a.gate.data[j] * ink_row(a.y, i)[j];
-                ink_row(sum, i)[j] = (float)(ink_row(a.x, i)[j] + product);
-                x_bound[i * cols + j] = 2 * ROUNDING * (fabs(product) + fabs(ink_row(sum, i)[j])) + SMALLEST;
-            }
-            layernorm_bound(dst_bound + i * cols, ink_row(sum, i), &a, x_bound + i * cols);
-        }
-        const result r[] = {{a.x, x_bound}, {a.dst, dst_bound}};
-        check_call(c, call_gated, &a, r, 2);
-
-        norm_case parts = a;
-        parts.dst = take_blank(c, rows, cols);
-        call_device(c, call_layernorm, &parts);
-        check_equal(c, "against layernorm_modulate of the stored x", a.dst, parts.dst, layernorm_bounds(c, &parts));
-    }
+    for (int n = 1; n <= INK_MOST_ADDED; n++)
+        for (int stays = 0; stays < 2; stays++)
+            for (int in_place = 0; in_place < 2; in_place++) check_added(c, rows, cols, kind, size, eps, n, stays, in_place);
 }
 
 void check_gated_residual_layernorm_modulate(checker *c) { sweep(c, check_gated); }

@@ -79,12 +79,15 @@ static void layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x
     end(c);
 }
 
-static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                              ink_tensor scale, ink_tensor shift, float eps) {
+static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                              ink_tensor shift, float eps) {
     checker *c = begin(d);
-    c->device.ops->gated_residual_layernorm_modulate(&c->device, narrow(c, dst, NARROW_DST), narrow(c, x, NARROW_X),
-                                                     narrow(c, gate, NARROW_VECTORS), narrow(c, y, NARROW_Y),
-                                                     narrow(c, scale, NARROW_VECTORS), narrow(c, shift, NARROW_VECTORS), eps);
+    for (int i = 0; i < r.n; i++) {
+        r.gate[i] = narrow(c, r.gate[i], NARROW_VECTORS);
+        r.y[i] = narrow(c, r.y[i], NARROW_Y);
+    }
+    c->device.ops->gated_residual_layernorm_modulate(&c->device, narrow(c, dst, NARROW_DST), r, narrow(c, scale, NARROW_VECTORS),
+                                                     narrow(c, shift, NARROW_VECTORS), eps);
     end(c);
 }
 

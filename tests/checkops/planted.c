@@ -191,23 +191,26 @@ PLANT_LAYERNORM(layernorm_unbiased, UNBIASED_VARIANCE)
 PLANT_LAYERNORM(layernorm_no_one, SCALE_WITHOUT_ONE)
 
 /* x is left as it was. */
-static void gated_keeps_x(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y, ink_tensor scale,
-                          ink_tensor shift, float eps) {
-    for (int64_t i = 0; i < x.rows; i++) {
-        float old[4096];
-        memcpy(old, ink_row(x, i), (size_t)x.cols * sizeof *old);
-        ink_ref_gated_residual_layernorm_modulate(d, ink_rows(dst, i, 1), ink_rows(x, i, 1), gate, ink_rows(y, i, 1), scale, shift,
-                                                  eps);
-        memcpy(ink_row(x, i), old, (size_t)x.cols * sizeof *old);
-    }
+static void gated_keeps_x(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift, float eps) {
+    r.stays = true;
+    ink_ref_gated_residual_layernorm_modulate(d, dst, r, scale, shift, eps);
 }
 
-static void gated_ignores_gate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y, ink_tensor scale,
-                               ink_tensor shift, float eps) {
-    (void)gate;
-    for (int64_t i = 0; i < x.rows; i++)
-        for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] += ink_row(y, i)[j];
-    ink_ref_layernorm_modulate(d, dst, x, scale, shift, eps);
+static void gated_takes_x(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift, float eps) {
+    r.stays = false;
+    ink_ref_gated_residual_layernorm_modulate(d, dst, r, scale, shift, eps);
+}
+
+/* The second layer is added with the gate of the first. */
+static void gated_by_one(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift, float eps) {
+    r.gate[1] = r.gate[0];
+    ink_ref_gated_residual_layernorm_modulate(d, dst, r, scale, shift, eps);
+}
+
+/* Right only while dst is no y. */
+static void gated_writes_early(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift, float eps) {
+    for (int64_t i = 0; i < r.x.rows; i++) memset(ink_row(dst, i), 0, (size_t)r.x.cols * sizeof(float));
+    ink_ref_gated_residual_layernorm_modulate(d, dst, r, scale, shift, eps);
 }
 
 static void rmsnorm_with(norm_bug bug, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {
@@ -555,8 +558,14 @@ static const struct planted {
      "x is not stored",
      {.gated_residual_layernorm_modulate = gated_keeps_x, .layernorm_modulate = ink_ref_layernorm_modulate}},
     {"gated_residual_layernorm_modulate",
-     "gate ignored",
-     {.gated_residual_layernorm_modulate = gated_ignores_gate, .layernorm_modulate = ink_ref_layernorm_modulate}},
+     "x is stored where it should stay",
+     {.gated_residual_layernorm_modulate = gated_takes_x, .layernorm_modulate = ink_ref_layernorm_modulate}},
+    {"gated_residual_layernorm_modulate",
+     "one gate for both layers",
+     {.gated_residual_layernorm_modulate = gated_by_one, .layernorm_modulate = ink_ref_layernorm_modulate}},
+    {"gated_residual_layernorm_modulate",
+     "dst written before y is read",
+     {.gated_residual_layernorm_modulate = gated_writes_early, .layernorm_modulate = ink_ref_layernorm_modulate}},
     {"rmsnorm", "eps forgotten", {.rmsnorm = rmsnorm_no_eps}},
     {"rmsnorm", "eps added after the root", {.rmsnorm = rmsnorm_late_eps}},
     {"rmsnorm", "the last value is left out of the mean", {.rmsnorm = rmsnorm_last_value}},

@@ -203,16 +203,24 @@ static void layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x
     free(c.data);
 }
 
-static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                              ink_tensor scale, ink_tensor shift, float eps) {
-    ink_tensor made = widen(d, dst), sum = widen(d, x), a = widen(d, gate), b = widen(d, y), s = widen(d, scale),
-               t = widen(d, shift);
-    ink_ref_gated_residual_layernorm_modulate(d, made, sum, a, b, s, t, eps);
-    if (bug_of(d) == ROUNDS_RESIDUAL) round_rows(sum);
-    give(d, x, sum);
+static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                              ink_tensor shift, float eps) {
+    ink_tensor made = widen(d, dst), s = widen(d, scale), t = widen(d, shift);
+    ink_residual wide = r;
+    wide.x = widen(d, r.x);
+    for (int i = 0; i < r.n; i++) {
+        wide.gate[i] = widen(d, r.gate[i]);
+        wide.y[i] = widen(d, r.y[i]);
+    }
+    ink_ref_gated_residual_layernorm_modulate(d, made, wide, s, t, eps);
+    if (bug_of(d) == ROUNDS_RESIDUAL) round_rows(wide.x);
+    if (!r.stays) give(d, r.x, wide.x);
     give(d, dst, made);
-    free(a.data);
-    free(b.data);
+    if (r.stays) free(wide.x.data);
+    for (int i = 0; i < r.n; i++) {
+        free(wide.gate[i].data);
+        free(wide.y[i].data);
+    }
     free(s.data);
     free(t.data);
 }

@@ -48,6 +48,7 @@ typedef struct queued {
     ink_linear_epilogue e;
     ink_tensor bias, gate, low, residual;
     bool has_residual, flag;
+    ink_residual stream;
     ink_attention_shape attention;
     ink_conv_shape conv;
     int64_t n[3];
@@ -143,7 +144,7 @@ static void run_op(queued *c) {
         break;
     case LAYERNORM_MODULATE: ink_ref_layernorm_modulate(d, x[0], x[1], x[2], x[3], c->f); break;
     case GATED_RESIDUAL_LAYERNORM_MODULATE:
-        ink_ref_gated_residual_layernorm_modulate(d, x[0], x[1], x[2], x[3], x[4], x[5], c->f);
+        ink_ref_gated_residual_layernorm_modulate(d, x[0], c->stream, x[1], x[2], c->f);
         break;
     case RMSNORM: ink_ref_rmsnorm(d, x[0], x[1], v = widen(x[2]), c->f); break;
     case RESIDUAL_RMSNORM: ink_ref_residual_rmsnorm(d, x[0], x[1], x[2], v = widen(x[3]), c->f); break;
@@ -270,10 +271,10 @@ static void layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x
     put(&(queued){.kind = LAYERNORM_MODULATE, .x = {dst, x, scale, shift}, .f = eps});
 }
 
-static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                              ink_tensor scale, ink_tensor shift, float eps) {
+static void gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                              ink_tensor shift, float eps) {
     (void)d;
-    put(&(queued){.kind = GATED_RESIDUAL_LAYERNORM_MODULATE, .x = {dst, x, gate, y, scale, shift}, .f = eps});
+    put(&(queued){.kind = GATED_RESIDUAL_LAYERNORM_MODULATE, .x = {dst, scale, shift}, .stream = r, .f = eps});
 }
 
 static void rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {

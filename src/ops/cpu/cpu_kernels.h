@@ -81,7 +81,8 @@ typedef struct ink_cpu_kernels {
                      int64_t n);
 
     void (*layernorm_modulate)(float *dst, const float *x, const float *scale, const float *shift, int64_t n, float eps);
-    void (*gated_add)(float *x, const float *gate, const float *y, int64_t n); /* x += gate * y; gate may be NULL: 1 */
+    /* dst = x + gate * y; gate may be NULL: 1 */
+    void (*gated_add)(float *dst, const float *x, const float *gate, const float *y, int64_t n);
     void (*rmsnorm)(float *dst, const float *x, const float *w, int64_t n, float eps);
     void (*rmsnorm_channels)(float *dst, const float *x, const float *gamma, int64_t n, bool silu);
     void (*rope_pairs)(float *x, const float *cos, const float *sin, int64_t n_pairs);

@@ -300,11 +300,11 @@ static void layernorm_modulate(float *dst, const float *x, const float *scale, c
     for (int64_t i = 0; i < n; i++) dst[i] = (float)((x[i] - mean) * r) * (1.0f + scale[i]) + shift[i];
 }
 
-static void gated_add(float *x, const float *gate, const float *y, int64_t n) {
+static void gated_add(float *dst, const float *x, const float *gate, const float *y, int64_t n) {
     if (gate)
-        for (int64_t i = 0; i < n; i++) x[i] += gate[i] * y[i];
+        for (int64_t i = 0; i < n; i++) dst[i] = x[i] + gate[i] * y[i];
     else
-        for (int64_t i = 0; i < n; i++) x[i] += y[i];
+        for (int64_t i = 0; i < n; i++) dst[i] = x[i] + y[i];
 }
 
 static void rmsnorm(float *dst, const float *x, const float *w, int64_t n, float eps) {

@@ -14,8 +14,8 @@ void ink_cpu_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
 void ink_cpu_attention(const ink_device *d, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v, ink_attention_shape shape);
 
 void ink_cpu_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
-void ink_cpu_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                               ink_tensor scale, ink_tensor shift, float eps);
+void ink_cpu_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                               ink_tensor shift, float eps);
 void ink_cpu_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_cpu_residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_cpu_rmsnorm_rope(const ink_device *d, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,

@@ -25,7 +25,7 @@ void ink_cpu_for_rows(const ink_device *d, int64_t n, int64_t cols, void (*row_t
 typedef struct row_op {
     const ink_cpu_kernels *kernels;
     ink_tensor dst, x, y, w, wk, scale, shift, cos, sin;
-    const float *gate;
+    const ink_residual *residual;
     int64_t n_heads;
     float eps;
     bool silu;
@@ -45,18 +45,19 @@ void ink_cpu_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor 
 
 static void gated_layernorm_rows(void *context, int64_t first, int64_t last) {
     const row_op *op = context;
+    const ink_residual *r = op->residual;
     for (int64_t i = first; i < last; i++) {
-        float *x = ink_row(op->x, i);
-        op->kernels->gated_add(x, op->gate, ink_row(op->y, i), op->x.cols);
-        op->kernels->layernorm_modulate(ink_row(op->dst, i), x, op->scale.data, op->shift.data, op->x.cols, op->eps);
+        float *x = ink_row(r->x, i), *dst = ink_row(op->dst, i), *sum = r->stays ? dst : x;
+        for (int k = 0; k < r->n; k++)
+            op->kernels->gated_add(sum, k == 0 ? x : sum, r->gate[k].data, ink_row(r->y[k], i), r->x.cols);
+        op->kernels->layernorm_modulate(dst, sum, op->scale.data, op->shift.data, r->x.cols, op->eps);
     }
 }
 
-void ink_cpu_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                               ink_tensor scale, ink_tensor shift, float eps) {
-    row_op op = {.kernels = ink_cpu_kernels_of(d), .dst = dst, .x = x, .y = y, .scale = scale, .shift = shift, .eps = eps};
-    op.gate = gate.data;
-    ink_cpu_for_rows(d, x.rows, x.cols, gated_layernorm_rows, &op);
+void ink_cpu_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                               ink_tensor shift, float eps) {
+    row_op op = {.kernels = ink_cpu_kernels_of(d), .dst = dst, .residual = &r, .scale = scale, .shift = shift, .eps = eps};
+    ink_cpu_for_rows(d, r.x.rows, r.x.cols, gated_layernorm_rows, &op);
 }
 
 static void rmsnorm_rows(void *context, int64_t first, int64_t last) {
@@ -74,7 +75,7 @@ static void residual_rmsnorm_rows(void *context, int64_t first, int64_t last) {
     const row_op *op = context;
     for (int64_t i = first; i < last; i++) {
         float *x = ink_row(op->x, i);
-        op->kernels->gated_add(x, NULL, ink_row(op->y, i), op->x.cols);
+        op->kernels->gated_add(x, x, NULL, ink_row(op->y, i), op->x.cols);
         op->kernels->rmsnorm(ink_row(op->dst, i), x, op->w.data, op->x.cols, op->eps);
     }
 }

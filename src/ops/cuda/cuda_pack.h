@@ -20,19 +20,22 @@ template <typename T, int W> struct alignas(sizeof(T) * W) pack {
 };
 
 /* As words. Elements that are variables of their own are taken apart, and so waited for, right after each read. */
-template <> struct alignas(8) pack<__nv_bfloat16, 4> {
-    unsigned words[2]; /* the first element of two is in the low half */
+template <int W> struct alignas(2 * W) word_pack {
+    unsigned words[W / 2]; /* the first element of two is in the low half */
 
     __device__ float get(int i) const { return __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16); }
-    __device__ void set(const float (&v)[4]) {
+    __device__ void set(const float (&v)[W]) {
 #pragma unroll
-        for (int i = 0; i < 4; i += 2) {
+        for (int i = 0; i < W; i += 2) {
             unsigned low = __bfloat16_as_ushort(__float2bfloat16_rn(v[i])),
                      high = __bfloat16_as_ushort(__float2bfloat16_rn(v[i + 1]));
             words[i / 2] = high << 16 | low;
         }
     }
 };
+
+template <> struct pack<__nv_bfloat16, 4> : word_pack<4> {};
+template <> struct pack<__nv_bfloat16, 8> : word_pack<8> {};
 
 template <int W, typename T> __device__ void load_pack(float (&v)[W], const T *p) {
     pack<T, W> raw = *reinterpret_cast<const pack<T, W> *>(p);

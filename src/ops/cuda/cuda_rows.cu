@@ -116,7 +116,7 @@ template <typename F> __device__ float inverse_rms(float n, float eps, float lea
 }
 
 /* Of what this thread has of the row. */
-template <typename T, int W, int N> __device__ float squares_of(row_part<T, W, N> &x, team t, int64_t cols, float scale) {
+template <int W, int N, typename R> __device__ float squares_of(R &x, team t, int64_t cols, float scale) {
     float sum = 0;
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
         x.read_again(k, col);
@@ -134,50 +134,78 @@ __device__ float silu(float x) { return __fdividef(x, 1.0f + expf(-x)); }
 
 /* ---- rows of tokens: a block each ---------------------------------------------------------------------------------- */
 
-constexpr int PACK = 4;          /* columns, where all is aligned to as many */
-constexpr int HELD = 3;          /* packs that a thread keeps: 3072 columns are 256 threads of 3 */
+constexpr int NORM_PACK = 8;     /* columns of a thread, where all is aligned to as many: 3072 are 384 threads */
 constexpr int MAX_THREADS = 512; /* so that they have 128 registers each */
 constexpr int LOOP_THREADS = 256;
 
 struct norm_arguments {
-    ink_tensor dst, x, y;          /* y: what is added to x, if anything is */
-    row_vector gate, scale, shift; /* gate: NULL data: 1. rmsnorm has no shift */
+    ink_tensor dst, x, y[2]; /* y: what is added to x, if anything is */
+    row_vector gate[2];      /* NULL data: 1 */
+    row_vector scale, shift; /* rmsnorm has no shift */
     float eps, least;
+    bool stays; /* x does, whatever is added to it */
     bool silu;
 };
 
-template <bool ADDS, typename TX, typename TY, int W, int N>
-__device__ void read_row(row_part<TX, W, N> &x, const norm_arguments &a, team t, int64_t cols) {
-    row_part<TY, W, N> y;
-    if constexpr (ADDS) y.row = row_of<TY>(a.y, blockIdx.x);
-    x.row = row_of<TX>(a.x, blockIdx.x);
-    /* Alone, so that all reads are under way before the first is waited for. */
-    if constexpr (N > 0)
-        each_pack<W, N>(t, cols, [&](int k, int64_t col) {
-            x.read(k, col);
-            if constexpr (ADDS) y.read(k, col);
-        });
-    if constexpr (ADDS)
-        each_pack<W, N>(t, cols, [&](int k, int64_t col) {
-            x.read_again(k, col);
-            y.read_again(k, col);
-            float gate[W], sum[W];
-            if (a.gate.data) load_pack(gate, a.gate, col);
-#pragma unroll
-            for (int i = 0; i < W; i++) sum[i] = fmaf(a.gate.data ? gate[i] : 1.0f, y.at(k, i), x.at(k, i));
-            x.set(k, sum);
-            x.write(k, col);
-        });
-}
+/* x and TERMS gated rows beside it, as their sum. */
+template <int TERMS, typename TX, typename TY, int W, int N> struct summed_row {
+    const norm_arguments &a;
+    row_part<TX, W, N> x;
+    row_part<TY, W, N> y[TERMS > 0 ? TERMS : 1];
 
-template <bool ADDS, typename TX, typename TY, typename TD, int W, int N>
+    __device__ summed_row(const norm_arguments &arguments, team t, int64_t cols) : a(arguments) {
+        x.row = row_of<TX>(a.x, blockIdx.x);
+#pragma unroll
+        for (int i = 0; i < TERMS; i++) y[i].row = row_of<TY>(a.y[i], blockIdx.x);
+        if constexpr (N > 0) {
+            /* Alone, so that all reads are under way before the first is waited for. */
+            each_pack<W, N>(t, cols, [&](int k, int64_t col) { read(k, col); });
+            each_pack<W, N>(t, cols, [&](int k, int64_t col) {
+                add(k, col);
+                store(k, col);
+            });
+        }
+    }
+    __device__ void read(int k, int64_t col) {
+        x.read(k, col);
+#pragma unroll
+        for (int i = 0; i < TERMS; i++) y[i].read(k, col);
+    }
+    __device__ void add(int k, int64_t col) {
+        if constexpr (TERMS > 0) {
+            float sum[W], gate[W];
+#pragma unroll
+            for (int j = 0; j < W; j++) sum[j] = x.at(k, j);
+#pragma unroll
+            for (int i = 0; i < TERMS; i++) {
+                if (a.gate[i].data) load_pack(gate, a.gate[i], col);
+#pragma unroll
+                for (int j = 0; j < W; j++) sum[j] = fmaf(a.gate[i].data ? gate[j] : 1.0f, y[i].at(k, j), sum[j]);
+            }
+            x.set(k, sum);
+        }
+    }
+    __device__ void store(int k, int64_t col) {
+        if (TERMS > 0 && !a.stays) x.write(k, col);
+    }
+    /* In each pass over the row; the last one stores what the first has not. */
+    __device__ void read_again(int k, int64_t col, bool last = false) {
+        if constexpr (N == 0) {
+            read(k, col);
+            add(k, col);
+            if (last) store(k, col);
+        }
+    }
+    __device__ float at(int k, int i) const { return x.at(k, i); }
+};
+
+template <int TERMS, typename TX, typename TY, typename TD, int W, int N>
 __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) {
     __shared__ float shared[1][WARP];
     __shared__ double sums[WARP];
     team t = {(int)threadIdx.x, (int)blockDim.x};
     int64_t cols = a.x.cols;
-    row_part<TX, W, N> x;
-    read_row<ADDS, TX, TY>(x, a, t, cols);
+    summed_row<TERMS, TX, TY, W, N> x(a, t, cols);
 
     /*
      * x may be far from 0 and vary little, or close to its mean: the mean must be known better than f32 has it. So each thread
@@ -210,7 +238,7 @@ __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) 
 
     TD *dst = row_of<TD>(a.dst, blockIdx.x);
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
-        x.read_again(k, col);
+        x.read_again(k, col, true);
         float scale[W], shift[W], v[W];
         load_pack(scale, a.scale, col);
         load_pack(shift, a.shift, col);
@@ -220,24 +248,23 @@ __global__ void __launch_bounds__(MAX_THREADS) layernorm_rows(norm_arguments a) 
     });
 }
 
-template <bool ADDS, typename TX, typename TY, typename TD, int W, int N>
+template <int TERMS, typename TX, typename TY, typename TD, int W, int N>
 __global__ void __launch_bounds__(MAX_THREADS) rmsnorm_rows(norm_arguments a) {
     __shared__ float shared[2][WARP];
     team t = {(int)threadIdx.x, (int)blockDim.x};
     int64_t cols = a.x.cols;
-    row_part<TX, W, N> x;
-    read_row<ADDS, TX, TY>(x, a, t, cols);
+    summed_row<TERMS, TX, TY, W, N> x(a, t, cols);
 
     float(*next)[WARP] = shared;
     float inverse = inverse_rms((float)cols, a.eps, a.least, [&](float scale) {
-        float sum[1] = {squares_of(x, t, cols, scale)};
+        float sum[1] = {squares_of<W, N>(x, t, cols, scale)};
         block_sums(sum, next++);
         return sum[0];
     });
 
     TD *dst = row_of<TD>(a.dst, blockIdx.x);
     each_pack<W, N>(t, cols, [&](int k, int64_t col) {
-        x.read_again(k, col);
+        x.read_again(k, col, true);
         float w[W], v[W];
         load_pack(w, a.scale, col);
 #pragma unroll
@@ -251,12 +278,13 @@ __global__ void __launch_bounds__(MAX_THREADS) rmsnorm_rows(norm_arguments a) {
 
 bool in_packs(row_vector x, int64_t n) { return reinterpret_cast<uintptr_t>(x.data) % (uintptr_t)(n * (x.bf16 ? 2 : 4)) == 0; }
 
-template <bool LAYERNORM, bool ADDS, typename TX, typename TY, typename TD> void launch_norm(ink_cuda *c, const norm_arguments &a) {
-    bool packs = in_packs(a.x, PACK) && in_packs(a.dst, PACK) && (!ADDS || in_packs(a.y, PACK)) && in_packs(a.gate, PACK) &&
-                 in_packs(a.scale, PACK) && in_packs(a.shift, PACK) && a.x.cols <= (int64_t)PACK * HELD * MAX_THREADS;
-    auto held = LAYERNORM ? layernorm_rows<ADDS, TX, TY, TD, PACK, HELD> : rmsnorm_rows<ADDS, TX, TY, TD, PACK, HELD>;
-    auto looped = LAYERNORM ? layernorm_rows<ADDS, TX, TY, TD, 1, 0> : rmsnorm_rows<ADDS, TX, TY, TD, 1, 0>;
-    int64_t threads = (a.x.cols + PACK * HELD - 1) / (PACK * HELD);
+template <bool LAYERNORM, int TERMS, typename TX, typename TY, typename TD> void launch_norm(ink_cuda *c, const norm_arguments &a) {
+    bool packs = in_packs(a.x, NORM_PACK) && in_packs(a.dst, NORM_PACK) && in_packs(a.scale, NORM_PACK) &&
+                 in_packs(a.shift, NORM_PACK) && a.x.cols <= (int64_t)NORM_PACK * MAX_THREADS;
+    for (int i = 0; i < TERMS; i++) packs = packs && in_packs(a.y[i], NORM_PACK) && in_packs(a.gate[i], NORM_PACK);
+    auto held = LAYERNORM ? layernorm_rows<TERMS, TX, TY, TD, NORM_PACK, 1> : rmsnorm_rows<TERMS, TX, TY, TD, NORM_PACK, 1>;
+    auto looped = LAYERNORM ? layernorm_rows<TERMS, TX, TY, TD, 1, 0> : rmsnorm_rows<TERMS, TX, TY, TD, 1, 0>;
+    int64_t threads = (a.x.cols + NORM_PACK - 1) / NORM_PACK;
     if (packs)
         held<<<(unsigned)a.x.rows, (unsigned)((threads + WARP - 1) / WARP * WARP), 0, c->stream>>>(a);
     else
@@ -269,21 +297,19 @@ template <bool LAYERNORM> void norm(const ink_device *device, const norm_argumen
     if (ink_cuda_failed(c) || a.x.rows == 0 || a.x.cols == 0) return;
     ink_with_type(a.x, [&](auto *x) {
         ink_with_type(a.dst, [&](auto *dst) {
-            launch_norm<LAYERNORM, false, std::remove_pointer_t<decltype(x)>, float, std::remove_pointer_t<decltype(dst)>>(c, a);
+            launch_norm<LAYERNORM, 0, std::remove_pointer_t<decltype(x)>, float, std::remove_pointer_t<decltype(dst)>>(c, a);
         });
     });
     ink_cuda_launched(c, name);
 }
 
-template <bool LAYERNORM> void residual_norm(const ink_device *device, const norm_arguments &a, const char *name) {
+/* With TERMS rows that are added to one of f32. */
+template <bool LAYERNORM, int TERMS> void residual_norm(const ink_device *device, const norm_arguments &a, const char *name) {
     ink_cuda *c = ink_cuda_of(device);
     if (ink_cuda_failed(c) || a.x.rows == 0 || a.x.cols == 0) return;
-    ink_with_type(a.x, [&](auto *x) {
-        ink_with_type(a.y, [&](auto *y) {
-            ink_with_type(a.dst, [&](auto *dst) {
-                launch_norm<LAYERNORM, true, std::remove_pointer_t<decltype(x)>, std::remove_pointer_t<decltype(y)>,
-                            std::remove_pointer_t<decltype(dst)>>(c, a);
-            });
+    ink_with_type(a.y[0], [&](auto *y) {
+        ink_with_type(a.dst, [&](auto *dst) {
+            launch_norm<LAYERNORM, TERMS, float, std::remove_pointer_t<decltype(y)>, std::remove_pointer_t<decltype(dst)>>(c, a);
         });
     });
     ink_cuda_launched(c, name);
@@ -291,6 +317,7 @@ template <bool LAYERNORM> void residual_norm(const ink_device *device, const nor
 
 /* ---- rows of channels: a part of a warp each ------------------------------------------------------------------------ */
 
+constexpr int PACK = 4; /* columns, here and below */
 constexpr int PIXEL_THREADS = 256;
 constexpr int PIXEL_HELD = 3; /* packs that a thread keeps: 96, 192 and 384 channels are 8, 16 and 32 lanes of 3 */
 
@@ -303,7 +330,7 @@ template <typename TX, typename TD> __global__ void __launch_bounds__(PIXEL_THRE
     x.row = row_of<TX>(a.x, row);
     each_pack<PACK, PIXEL_HELD>(t, cols, [&](int k, int64_t col) { x.read(k, col); });
     float inverse = inverse_rms((float)a.x.cols, a.eps, a.least,
-                                [&](float scale) { return warp_sum(squares_of(x, t, cols, scale), lanes); });
+                                [&](float scale) { return warp_sum(squares_of<PACK, PIXEL_HELD>(x, t, cols, scale), lanes); });
     TD *dst = row_of<TD>(a.dst, row);
     each_pack<PACK, PIXEL_HELD>(t, cols, [&](int k, int64_t col) {
         float w[PACK], v[PACK];
@@ -417,30 +444,54 @@ __global__ void __launch_bounds__(ROPE_THREADS) rope_half_rows(ink_tensor x, ink
 
 } // namespace
 
+static norm_arguments arguments_of(ink_tensor dst, ink_tensor x, ink_tensor scale, float eps) {
+    norm_arguments a = {};
+    a.dst = dst;
+    a.x = x;
+    a.scale = vector_of(scale);
+    a.eps = eps;
+    return a;
+}
+
 void ink_cuda_op_layernorm_modulate(const ink_device *device, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift,
                                     float eps) {
-    norm_arguments a = {dst, x, {}, {}, vector_of(scale), vector_of(shift), eps, 0, false};
+    norm_arguments a = arguments_of(dst, x, scale, eps);
+    a.shift = vector_of(shift);
     norm<true>(device, a, "layernorm_modulate");
 }
 
-void ink_cuda_op_gated_residual_layernorm_modulate(const ink_device *device, ink_tensor dst, ink_tensor x, ink_tensor gate,
-                                                   ink_tensor y, ink_tensor scale, ink_tensor shift, float eps) {
-    norm_arguments a = {dst, x, y, vector_of(gate), vector_of(scale), vector_of(shift), eps, 0, false};
-    residual_norm<true>(device, a, "gated_residual_layernorm_modulate");
+void ink_cuda_op_gated_residual_layernorm_modulate(const ink_device *device, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                                   ink_tensor shift, float eps) {
+    const char *name = "gated_residual_layernorm_modulate";
+    norm_arguments a = arguments_of(dst, r.x, scale, eps);
+    a.shift = vector_of(shift);
+    a.stays = r.stays;
+    for (int i = 0; i < r.n; i++) {
+        a.y[i] = r.y[i];
+        a.gate[i] = vector_of(r.gate[i]);
+    }
+    if (r.n == 1)
+        residual_norm<true, 1>(device, a, name);
+    else
+        residual_norm<true, 2>(device, a, name);
 }
 
 void ink_cuda_op_rmsnorm(const ink_device *device, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {
-    norm<false>(device, {dst, x, {}, {}, vector_of(w), {}, eps, 0, false}, "rmsnorm");
+    norm<false>(device, arguments_of(dst, x, w, eps), "rmsnorm");
 }
 
 void ink_cuda_op_residual_rmsnorm(const ink_device *device, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps) {
-    residual_norm<false>(device, {dst, x, r, {}, vector_of(w), {}, eps, 0, false}, "residual_rmsnorm");
+    norm_arguments a = arguments_of(dst, x, w, eps);
+    a.y[0] = r;
+    residual_norm<false, 1>(device, a, "residual_rmsnorm");
 }
 
 void ink_cuda_op_rmsnorm_channels(const ink_device *device, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu) {
     ink_cuda *c = ink_cuda_of(device);
     /* x / max(|x|, 1e-12) * sqrt(n) is x over the root of the mean square, or of 1e-24 / n if that is more. */
-    norm_arguments a = {dst, x, {}, {}, vector_of(gamma), {}, 0, (float)(1e-24 / (double)x.cols), silu};
+    norm_arguments a = arguments_of(dst, x, gamma, 0);
+    a.least = (float)(1e-24 / (double)x.cols);
+    a.silu = silu;
     bool packs = in_packs(x, PACK) && in_packs(dst, PACK) && in_packs(a.scale, PACK) && x.cols <= PACK * PIXEL_HELD * WARP;
     if (!packs) {
         norm<false>(device, a, "rmsnorm_channels");

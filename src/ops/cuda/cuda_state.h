@@ -123,8 +123,8 @@ extern const ink_device_memory ink_cuda_memory; /* cuda_memory.cu */
 void ink_cuda_op_linear(const ink_device *, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 void ink_cuda_op_layernorm_modulate(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift,
                                     float eps);
-void ink_cuda_op_gated_residual_layernorm_modulate(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                                   ink_tensor scale, ink_tensor shift, float eps);
+void ink_cuda_op_gated_residual_layernorm_modulate(const ink_device *, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                                   ink_tensor shift, float eps);
 void ink_cuda_op_rmsnorm(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_cuda_op_residual_rmsnorm(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_cuda_op_rmsnorm_rope(const ink_device *, ink_tensor qk, ink_tensor wq, ink_tensor wk, ink_tensor cos, ink_tensor sin,

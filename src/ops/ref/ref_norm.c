@@ -20,11 +20,16 @@ void ink_ref_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor 
     }
 }
 
-void ink_ref_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                               ink_tensor scale, ink_tensor shift, float eps) {
-    for (int64_t i = 0; i < x.rows; i++)
-        for (int64_t j = 0; j < x.cols; j++) ink_row(x, i)[j] = (float)(ink_row(x, i)[j] + (double)gate.data[j] * ink_row(y, i)[j]);
-    ink_ref_layernorm_modulate(d, dst, x, scale, shift, eps);
+void ink_ref_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                               ink_tensor shift, float eps) {
+    for (int64_t i = 0; i < r.x.rows; i++)
+        for (int64_t j = 0; j < r.x.cols; j++) {
+            double sum = ink_row(r.x, i)[j];
+            for (int k = 0; k < r.n; k++) sum += (double)r.gate[k].data[j] * ink_row(r.y[k], i)[j];
+            ink_row(dst, i)[j] = (float)sum;
+            if (!r.stays) ink_row(r.x, i)[j] = (float)sum;
+        }
+    ink_ref_layernorm_modulate(d, dst, dst, scale, shift, eps);
 }
 
 void ink_ref_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor w, float eps) {

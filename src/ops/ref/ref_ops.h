@@ -13,8 +13,8 @@
 void ink_ref_linear(const ink_device *d, ink_tensor dst, ink_tensor x, const ink_weight *w, ink_linear_epilogue e);
 
 void ink_ref_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor scale, ink_tensor shift, float eps);
-void ink_ref_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gate, ink_tensor y,
-                                               ink_tensor scale, ink_tensor shift, float eps);
+void ink_ref_gated_residual_layernorm_modulate(const ink_device *d, ink_tensor dst, ink_residual r, ink_tensor scale,
+                                               ink_tensor shift, float eps);
 void ink_ref_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 void ink_ref_residual_rmsnorm(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 void ink_ref_rmsnorm_channels(const ink_device *d, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
