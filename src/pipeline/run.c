@@ -42,13 +42,17 @@ void ink_run_unit_done(ink_run *r) {
     report(r, (double)r->done / (double)r->total);
 }
 
-void ink_run_end_phase(ink_run *r) {
-    /* What was queued in a phase is done in it. */
-    if (!ink_run_is_dry(r) && ink_run_is_remote(r)) r->device->memory->wait(r->device);
+static void account_phase(ink_run *r) {
     if (ink_run_is_dry(r))
         r->phase_work[r->phase] += r->ctx.work - r->phase_first_work;
     else
         r->session->stats.phase_seconds[r->phase] += ink_seconds() - r->phase_began;
+}
+
+void ink_run_end_phase(ink_run *r) {
+    /* What was queued in a phase is done in it. */
+    if (!ink_run_is_dry(r) && ink_run_is_remote(r)) r->device->memory->wait(r->device);
+    account_phase(r);
 }
 
 /* ---- weights ------------------------------------------------------------------------------------------------------- */
@@ -138,7 +142,8 @@ void ink_run_await(ink_run *r, ink_component component) {
     }
     ink_uploading_end(&h->coming, ink_run_failed(r));
     ink_check_device(&r->ctx);
-    ink_run_end_phase(r);
+    /* Nothing was queued here that is to be done by now: the device would be waited for until other weights, too, are there. */
+    account_phase(r);
 }
 
 void ink_run_leave(ink_run *r, ink_component component) {

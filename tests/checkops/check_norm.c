@@ -90,9 +90,10 @@ static void call_gated(const ink_device *device, const void *arguments) {
     device->ops->gated_residual_layernorm_modulate(device, a->dst, a->residual, a->scale, a->shift, a->eps);
 }
 
-static void check_added(checker *c, int64_t rows, int64_t cols, fill kind, double size, float eps, int n, bool stays, bool in_place) {
-    begin_case(c, "[%lld, %lld], %s times %g, eps %g, %d added%s%s", (long long)rows, (long long)cols, fill_name(kind), size, eps, n,
-               stays ? ", x stays" : "", in_place ? ", dst is y" : "");
+static void check_added(checker *c, int64_t rows, int64_t cols, fill kind, double size, float eps, int n, bool stays,
+                        bool in_place) {
+    begin_case(c, "[%lld, %lld], %s times %g, eps %g, %d added%s%s", (long long)rows, (long long)cols, fill_name(kind), size, eps,
+               n, stays ? ", x stays" : "", in_place ? ", dst is y" : "");
     norm_case a = take_norm(c, rows, cols, kind, size, eps);
     a.residual = (ink_residual){.x = a.x, .n = n, .stays = stays};
     for (int i = 0; i < n; i++) {
