@@ -31,10 +31,14 @@ typedef struct ink_linear_epilogue {
 
 /*
  * What a product may need to hold a block of its left rows, each of n_parts parts of k numbers, in the order that it likes. Those
- * of a convolution have many parts, and are taken in smaller blocks.
+ * of a convolution have many parts, and are taken in smaller blocks. There is room for so many of `rows` rows, whole tiles of any
+ * tier, with 4 bytes for a number.
  */
-enum { INK_PACKED_ROWS = 2112, INK_PACKED_UNIT = 64 };
-static inline int64_t ink_packed_rows(int64_t n_parts) { return n_parts > 1 ? INK_PACKED_ROWS / 2 : INK_PACKED_ROWS; }
+enum { INK_PACKED_ROWS = 2112, INK_PACKED_TILE = 96, INK_PACKED_UNIT = 64 };
+static inline int64_t ink_packed_rows(int64_t rows, int64_t n_parts) {
+    int64_t most = n_parts > 1 ? INK_PACKED_ROWS / 2 : INK_PACKED_ROWS;
+    return rows < most ? (rows + INK_PACKED_TILE - 1) / INK_PACKED_TILE * INK_PACKED_TILE : most;
+}
 
 enum { INK_MAX_HEAD_DIM = 4096 };
 

@@ -148,9 +148,8 @@ ink_tensor ink_scratch_rounded(ink_ctx *c, int64_t rows, int64_t cols) {
 }
 
 int64_t ink_packed_bytes(int64_t rows, int64_t n_parts, int64_t k) {
-    int64_t most = ink_packed_rows(n_parts);
-    int64_t block = rows < most ? (rows + 95) / 96 * 96 : most; /* whole tiles of any tier */
-    return block * n_parts * ((k + INK_PACKED_UNIT - 1) / INK_PACKED_UNIT + 1) * INK_PACKED_UNIT * (int64_t)sizeof(float);
+    int64_t numbers = n_parts * ((k + INK_PACKED_UNIT - 1) / INK_PACKED_UNIT + 1) * INK_PACKED_UNIT;
+    return ink_packed_rows(rows, n_parts) * numbers * (int64_t)sizeof(float);
 }
 
 /* Memory for the left rows of a product, until the arena is released; devices with memory of their own see to that themselves. */

@@ -10,6 +10,9 @@
 
 #include <cmocka.h>
 
+#include <float.h>
+#include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,19 +55,30 @@ static void add_integers(tile *c, const tile *a, const tile *b) {
             }
 }
 
-/* TDPBF16PS, but for numbers below the normal range */
+/* Numbers below the normal range count as zero. */
+static float flushed(float x) { return x > -FLT_MIN && x < FLT_MIN ? 0 : x; }
+
+static float number_at(const unsigned char *row, int i) {
+    uint16_t bits;
+    memcpy(&bits, row + 2 * i, sizeof bits);
+    return flushed(ink_f32_from_bf16(bits));
+}
+
+/* TDPBF16PS */
 static void add_numbers(tile *c, const tile *a, const tile *b) {
-    for (int m = 0; m < ROWS; m++)
-        for (int k = 0; k < ROW_BYTES / 4; k++)
-            for (int n = 0; n < ROW_BYTES / 4; n++) {
-                uint16_t left[2], right[2];
-                float sum;
-                memcpy(&sum, c->row[m] + 4 * n, sizeof sum);
-                memcpy(left, a->row[m] + 4 * k, sizeof left);
-                memcpy(right, b->row[k] + 4 * n, sizeof right);
-                for (int j = 0; j < 2; j++) sum += ink_f32_from_bf16(left[j]) * ink_f32_from_bf16(right[j]);
-                memcpy(c->row[m] + 4 * n, &sum, sizeof sum);
-            }
+    enum { N = ROW_BYTES / 4 };
+    float right[2 * N][N];
+    for (int k = 0; k < 2 * N; k++)
+        for (int n = 0; n < N; n++) right[k][n] = number_at(b->row[k / 2], 2 * n + k % 2);
+    for (int m = 0; m < ROWS; m++) {
+        float sum[N];
+        memcpy(sum, c->row[m], sizeof sum);
+        for (int k = 0; k < 2 * N; k++) {
+            float left = number_at(a->row[m], k);
+            for (int n = 0; n < N; n++) sum[n] = flushed(sum[n] + left * right[k][n]);
+        }
+        memcpy(c->row[m], sum, sizeof sum);
+    }
 }
 
 /* As the tier's own loop, which is in the same order. */
@@ -93,10 +107,39 @@ static void multiply_bf16(void *c, int64_t stride, const void *left, const void 
     multiply(add_numbers, c, stride, left, right, 2 * k, add);
 }
 
+static atomic_llong n_parts_multiplied; /* calls */
+
+/* Panels have three parts of 2048 bytes for 32 numbers. */
+static void multiply_parts(void *sums, int64_t stride, const void *left, const void *right, int64_t k, bool add,
+                           const void *ahead) {
+    enum { H, M, L, N_PARTS, PART_BYTES = 2048 };
+    static const int products[][2] = {{H, L}, {H, M}, {M, M}, {M, H}, {L, H}, {H, H}};
+    (void)ahead;
+    n_parts_multiplied++;
+    for (int i = 0; i < 4; i++) {
+        tile c = {0};
+        int row = i / 2, col = i % 2;
+        for (int at_once = 5, first = 0; first < 6; first += at_once, at_once = 1)
+            for (int64_t step = 0; step < (k + 31) / 32; step++)
+                for (int j = first; j < first + at_once; j++) {
+                    const int64_t at = step * N_PARTS * PART_BYTES;
+                    tile a = load((const unsigned char *)left + at + products[j][0] * PART_BYTES + 1024 * row, ROW_BYTES);
+                    tile b = load((const unsigned char *)right + at + products[j][1] * PART_BYTES + 1024 * col, ROW_BYTES);
+                    add_numbers(&c, &a, &b);
+                }
+        for (int m = 0; m < ROWS; m++)
+            for (int n = 0; n < ROW_BYTES / 4; n++) {
+                float *to = (float *)sums + (16 * row + m) * stride + 16 * col + n, sum;
+                memcpy(&sum, c.row[m] + 4 * n, sizeof sum);
+                *to = add ? *to + sum : sum;
+            }
+    }
+}
+
 /* ---- the tier with them -------------------------------------------------------------------------------------------------- */
 
 typedef struct bench {
-    ink_cpu_product i8, bf16;
+    ink_cpu_product i8, bf16, parts;
     ink_cpu_kernels kernels;
     ink_device device, ref;
 } bench;
@@ -110,11 +153,14 @@ static bench *bench_create(int64_t n_threads) {
     b->kernels = ink_cpu_kernels_amx;
     b->i8 = *b->kernels.i8;
     b->bf16 = *b->kernels.bf16;
-    b->i8.begin = b->i8.end = b->bf16.begin = b->bf16.end = NULL;
+    b->parts = *b->kernels.f32_parts;
+    b->i8.begin = b->i8.end = b->bf16.begin = b->bf16.end = b->parts.begin = b->parts.end = NULL;
     b->i8.multiply = multiply_i8;
     b->bf16.multiply = multiply_bf16;
+    b->parts.multiply = multiply_parts;
     b->kernels.i8 = &b->i8;
     b->kernels.bf16 = &b->bf16;
+    b->kernels.f32_parts = &b->parts;
     b->device = (ink_device){.tier = "amx", .ops = &ink_ops_cpu, .kernels = &b->kernels, .rounds_rows = true};
     b->device.threads = ink_threads_create(n_threads);
     assert_non_null(b->device.threads);
@@ -219,16 +265,176 @@ static void test_decoding(void **unused) {
     bench_destroy(b);
 }
 
+/* ---- f32 in parts -------------------------------------------------------------------------------------------------------- */
+
+static void take_linear(const bench *b, ink_tensor dst, ink_tensor x, const ink_weight *w, const ink_tensor *low) {
+    size_t bytes = (size_t)ink_packed_bytes(x.rows, 1, w->cols + (low ? low->cols : 0));
+    void *packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    assert_non_null(packed);
+    b->device.ops->linear(&b->device, dst, x, w, (ink_linear_epilogue){.packed = packed, .low = low});
+    free(packed);
+}
+
+static ink_weight weight_of(ink_tensor w) { return (ink_weight){.dtype = INK_F32, .data = w.data, .rows = w.rows, .cols = w.cols}; }
+
+/* Nearly normal, of many sizes; or small integers. */
+static void refill(ink_tensor x, bool whole) {
+    for (int64_t i = 0; i < x.rows * x.cols; i++)
+        x.data[i] = whole ? (float)(int)(5 * number()) : (float)(number() + number() + number());
+}
+
+/* Adds row i of x times row j of w. */
+static void add_row(ink_tensor x, const ink_weight *w, int64_t i, int64_t j, double *sum, double *magnitude) {
+    for (int64_t k = 0; k < x.cols; k++) {
+        double right = w->dtype == INK_BF16 ? ink_f32_from_bf16(((const uint16_t *)w->data)[j * x.cols + k])
+                                            : ((const float *)w->data)[j * x.cols + k];
+        *sum += ink_row(x, i)[k] * right;
+        *magnitude += fabs(ink_row(x, i)[k] * right);
+    }
+}
+
+/*
+ * Integers are exact. Of others the roundings of sums are seen: six times their deviation is allowed. A product of parts that is
+ * left out, of 2^-16 of what they are parts of, is more.
+ */
+static void check_f32(const bench *b, int64_t rows, int64_t in, int64_t out, int64_t rank, ink_dtype of_up, bool whole) {
+    ink_tensor x = numbers(rows, in), w = numbers(out, in), found = numbers(rows, out);
+    ink_tensor low = numbers(rows, rank + 1), up = numbers(out, rank + 1);
+    uint16_t *rounded = calloc((size_t)(out * (rank + 1)), sizeof *rounded);
+    assert_non_null(rounded);
+    low.cols = low.stride = up.cols = up.stride = rank;
+    refill(x, whole), refill(w, whole), refill(low, whole), refill(up, whole);
+    ink_convert(rounded, INK_BF16, up.data, INK_F32, out * rank);
+    ink_weight weight = weight_of(w), branch = weight_of(up);
+    if (of_up == INK_BF16) branch.dtype = INK_BF16, branch.data = rounded;
+    if (rank > 0) weight.up = &branch;
+    n_parts_multiplied = 0;
+    take_linear(b, found, x, &weight, rank > 0 ? &low : NULL);
+    assert_int_equal(n_parts_multiplied > 0, in >= 16);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < out; j++) {
+            double sum = 0, magnitude = 0;
+            add_row(x, &weight, i, j, &sum, &magnitude);
+            if (rank > 0) add_row(low, &branch, i, j, &sum, &magnitude);
+            double allowed = whole ? 0 : (1 + 12 / sqrt((double)(in + rank))) * 0x1p-24 * magnitude;
+            if (!(fabs(ink_row(found, i)[j] - sum) <= allowed))
+                fail_msg("[%lld, %lld] to %lld, branch of %lld: [%lld, %lld] is %.9g, must be %.9g, off by %.3g of 2^-24 of all",
+                         (long long)rows, (long long)in, (long long)out, (long long)rank, (long long)i, (long long)j,
+                         (double)ink_row(found, i)[j], sum, fabs(ink_row(found, i)[j] - sum) / magnitude * 0x1p24);
+        }
+    free(x.data), free(w.data), free(found.data), free(low.data), free(up.data), free(rounded);
+}
+
+/* Both sides of tiles, of steps, of what is multiplied at once, of chunks and of blocks of rows. */
+static void test_f32(void **unused) {
+    (void)unused;
+    bench *b = bench_create(2);
+    static const int64_t shapes[][3] = {{1, 1, 1},     {33, 15, 31},  {1, 16, 31},  {33, 31, 129}, {1, 33, 129}, {33, 300, 31},
+                                        {31, 1500, 1}, {65, 513, 40}, {2, 1025, 7}, {33, 3072, 8}, {97, 193, 5}, {1100, 67, 33}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int whole = 0; whole < 2; whole++) {
+            check_f32(b, shapes[i][0], shapes[i][1], shapes[i][2], 0, INK_F32, whole);
+            check_f32(b, shapes[i][0] % 64, shapes[i][1], shapes[i][2], 1 + shapes[i][0] % 37, i % 2 ? INK_BF16 : INK_F32, whole);
+        }
+    bench_destroy(b);
+}
+
+/* The ends of the range, beside each other: each row is what it is alone, bit for bit, and those that select are exact. */
+static void test_range(void **unused) {
+    (void)unused;
+    enum { N_ROWS = 40, N = 70 };
+    bench *b = bench_create(1);
+    ink_tensor x = numbers(N_ROWS, N), w = numbers(N, N), found = numbers(N_ROWS, N), alone = numbers(1, N);
+    static const float sizes[] = {1, 0x1p-149f, FLT_MAX, 0x1p-61f, 0x1p61f, 0x1p-126f, 0x1p127f, 0};
+    enum { N_SIZES = sizeof sizes / sizeof *sizes };
+    for (int64_t i = 0; i < N_ROWS; i++)
+        for (int64_t j = 0; j < N; j++) {
+            bool whole = i < N_SIZES;
+            double factor = !whole || sizes[i] == FLT_MAX ? (number() > 0 ? 1 : -1) : sizes[i] < 1 ? (int)(5 * number()) : number();
+            ink_row(x, i)[j] = (float)(sizes[i % N_SIZES] * factor * (whole ? 1 : fabs(number())));
+        }
+    memset(w.data, 0, sizeof(float) * N * N);
+    for (int64_t i = 0; i < N; i++) ink_row(w, i)[(7 * i + 3) % N] = i % 2 ? 1 : -1;
+    ink_weight weight = weight_of(w);
+    take_linear(b, found, x, &weight, NULL);
+    for (int64_t i = 0; i < N_ROWS; i++)
+        for (int64_t j = 0; j < N; j++)
+            if (ink_row(found, i)[j] != (j % 2 ? 1 : -1) * ink_row(x, i)[(7 * j + 3) % N])
+                fail_msg("row %lld, column %lld is %.9g", (long long)i, (long long)j, (double)ink_row(found, i)[j]);
+    refill(w, false);
+    ink_row(x, 9)[5] = INFINITY, ink_row(x, 10)[6] = NAN;
+    take_linear(b, found, x, &weight, NULL);
+    for (int64_t i = 0; i < N_ROWS; i++) {
+        take_linear(b, alone, ink_rows(x, i, 1), &weight, NULL);
+        if (i == 9 || i == 10)
+            for (int64_t j = 0; j < N; j++) assert_true(isnan(ink_row(found, i)[j]));
+        else
+            assert_memory_equal(alone.data, ink_row(found, i), N * sizeof(float));
+    }
+    free(x.data), free(w.data), free(found.data), free(alone.data);
+    bench_destroy(b);
+}
+
+/* Weights that bf16 would round to infinity, and some that are no numbers: those spoil their own column alone. */
+static void test_large_weights(void **unused) {
+    (void)unused;
+    enum { N_ROWS = 3, N = 40 };
+    bench *b = bench_create(1);
+    ink_tensor x = numbers(N_ROWS, N), w = numbers(N, N), found = numbers(N_ROWS, N);
+    for (int64_t i = 0; i < N_ROWS * N; i++) x.data[i] = i % N ? 0 : 0x1p-3f;
+    for (int64_t i = 0; i < N * N; i++) w.data[i] = i % 3 ? FLT_MAX : -0x1.ffp127f;
+    ink_row(w, 5)[9] = NAN, ink_row(w, 35)[0] = -INFINITY;
+    ink_weight weight = weight_of(w);
+    take_linear(b, found, x, &weight, NULL);
+    for (int64_t i = 0; i < N_ROWS; i++)
+        for (int64_t j = 0; j < N; j++) {
+            bool number = j != 5 && j != 35;
+            assert_int_equal(isnan(ink_row(found, i)[j]), !number);
+            if (number) assert_true(ink_row(found, i)[j] == ink_row(w, j)[0] * 0x1p-3f);
+        }
+    free(x.data), free(w.data), free(found.data);
+    bench_destroy(b);
+}
+
+/* A convolution of several blocks of rows, with taps beside the picture: above are subnormal numbers, then zeros, then others. */
+static void test_pixels(void **unused) {
+    (void)unused;
+    enum { WIDTH = 31, HEIGHT = 29, IN = 19, OUT = 35, KERNEL = 3, TAPS = KERNEL * KERNEL };
+    bench *b = bench_create(2);
+    ink_tensor x = numbers(WIDTH * HEIGHT, IN), w = numbers(OUT, TAPS * IN), bias = numbers(1, OUT);
+    ink_tensor found = numbers(WIDTH * HEIGHT, OUT), expected = numbers(WIDTH * HEIGHT, OUT);
+    refill(x, true), refill(w, true);
+    for (int64_t i = 0; i < WIDTH * 16 * IN; i++) x.data[i] *= i < WIDTH * 14 * IN ? 0x1p-149f : 0;
+    memset(bias.data, 0, OUT * sizeof(float));
+    ink_conv_shape shape = {HEIGHT, WIDTH, KERNEL, 1, 1, 1, 1, 1, NULL};
+    shape.packed = aligned_alloc(64, (size_t)(ink_packed_bytes(x.rows, TAPS, IN) + 63) / 64 * 64);
+    assert_non_null(shape.packed);
+    ink_weight weight = weight_of(w);
+    b->device.ops->conv2d(&b->device, found, x, &weight, bias, NULL, shape);
+    b->ref.ops->conv2d(&b->ref, expected, x, &weight, bias, NULL, shape);
+    for (int64_t i = 0; i < found.rows * found.cols; i++)
+        if (found.data[i] != expected.data[i])
+            fail_msg("number %lld is %.9g, must be %.9g", (long long)i, (double)found.data[i], (double)expected.data[i]);
+    free(x.data), free(w.data), free(bias.data), free(found.data), free(expected.data), free(shape.packed);
+    bench_destroy(b);
+}
+
 #else
 
 static void test_integers(void **unused) { (void)unused; }
 static void test_branches(void **unused) { (void)unused; }
 static void test_decoding(void **unused) { (void)unused; }
+static void test_f32(void **unused) { (void)unused; }
+static void test_range(void **unused) { (void)unused; }
+static void test_large_weights(void **unused) { (void)unused; }
+static void test_pixels(void **unused) { (void)unused; }
 
 #endif
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_integers), cmocka_unit_test(test_branches),
-                                       cmocka_unit_test(test_decoding)};
+                                       cmocka_unit_test(test_decoding), cmocka_unit_test(test_f32),
+                                       cmocka_unit_test(test_range),    cmocka_unit_test(test_large_weights),
+                                       cmocka_unit_test(test_pixels)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,8 @@ typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_C
  */
 typedef struct ink_cpu_product {
     int64_t tile_rows, tile_cols, k_unit;
-    int64_t element_bytes; /* 4: f32; 2: operands are rounded to bf16; of integers what they take in the panels */
+    int64_t element_bytes; /* 4: f32; 6: f32 in three parts of bf16; 2: operands are rounded to bf16; of integers what they take in
+                              the panels */
     int64_t group_cols;    /* right rows that are taken together, a multiple of tile_cols; alike where two products meet in an op */
     int64_t k_chunk;       /* how much of k, for that many, stays in the second-level cache; a multiple of 512 */
     int64_t k_near;        /* how much of a left panel stays in the first-level cache; a multiple of k_unit */
@@ -48,10 +49,10 @@ typedef struct ink_cpu_product {
     /* As softmax_block (below) of the first `seen` of n scores, but packs the weights as a row of a left panel, zeros for the
        others. NULL: they are packed by pack_left. */
     float (*pack_weights)(void *panel, int64_t row, const float *scores, int64_t seen, int64_t n, float scale, float *max);
-    /* Packs k numbers of n <= tile_cols rows. */
+    /* Packs k numbers of n <= tile_cols rows. pack_right_bf16 NULL: they are widened, and packed as f32. */
     void (*pack_right_f32)(void *panel, const float *w, int64_t stride, int64_t n, int64_t k);
     void (*pack_right_bf16)(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k);
-    /* The same of a transposed matrix: k rows, of which n <= tile_cols columns. */
+    /* The same of a transposed matrix: k rows, of which n <= tile_cols columns. For attention alone. */
     void (*pack_right_columns)(void *panel, const float *const *rows, int64_t n, int64_t k);
     /* c [tile_rows, tile_cols], aligned to 64 bytes, = or += left right. ahead: k * tile_rows * element_bytes / 4 bytes that will
        be wanted soon, or NULL. */
@@ -60,6 +61,9 @@ typedef struct ink_cpu_product {
 
 typedef struct ink_cpu_kernels {
     const ink_cpu_product *f32;
+    /* Of f32 numbers in parts, as exact as sums in f32 are, but numbers and sums below 2^-126 count as zero, and infinite numbers
+       as NaN. NULL: the tier has none. */
+    const ink_cpu_product *f32_parts;
     const ink_cpu_product *bf16; /* NULL: the tier multiplies in f32 only */
     const ink_cpu_product *i8;   /* of integers; its tile is that of bf16, or else of f32 */
 

@@ -4,7 +4,7 @@
  *   VECTOR_FLOATS    floats in a vector register
  *   TILE_VECTORS     vector registers in a row of the matrix tile
  *   AFTER_ROW        statement after each row of a step of the matrix tile, if the compiler needs one to keep within the registers
- *   PRODUCT_BF16     a static ink_cpu_product that is declared before, if the tier has one
+ *   PRODUCT_BF16, PRODUCT_F32_PARTS   static ink_cpu_products that are declared before, if the tier has them
  *   HAVE_EXP_LOOPS   if silu_row, silu_mul, softmax_block and epilogue are declared before
  *   DECODE_AFFINE, DECODE_F8_E4M3, DECODE_I8   static functions that are declared before, if the tier has them
  *   what cpu_kernels_integers.h asks for
@@ -341,6 +341,9 @@ static void scale_row(float *x, float factor, int64_t n) {
 
 const ink_cpu_kernels INK_KERNELS = {
     .f32 = &f32_product,
+#ifdef PRODUCT_F32_PARTS
+    .f32_parts = &PRODUCT_F32_PARTS,
+#endif
 #ifdef PRODUCT_BF16
     .bf16 = &PRODUCT_BF16,
 #endif

@@ -37,7 +37,8 @@ typedef struct section {
     int64_t at_bytes;   /* where it begins in a left panel */
 } section;
 
-/* What turns the integers of a left row back into numbers, and what its sums are too large by. */
+/* What turns the integers of a left row back into numbers, and what its sums are too large by. Of numbers in parts: what brings
+   the row's sums back to its size, and 0. */
 typedef struct row_scale {
     float scale;
     int32_t offset;
@@ -61,7 +62,7 @@ typedef struct product {
     int64_t n_taps;
     unsigned char *packed;
     int64_t panel_bytes;
-    row_scale *row_scales; /* of integers: behind the panels, one for each row */
+    row_scale *row_scales; /* of integers and of numbers in parts: behind the panels, one for each row */
     int64_t row0, n_rows;  /* of the block */
     int64_t n_groups, n_splits;
 } product;
@@ -95,19 +96,60 @@ static unsigned char *left_panel(const product *p, const section *s, int64_t pan
     return p->packed + panel * p->panel_bytes + s->at_bytes;
 }
 
-/* Packs what rounding to bf16 leaves of k numbers of each row. */
-static void pack_rest(const ink_cpu_product *t, unsigned char *panel, const float *const *rows, int64_t k) {
-    float rest[INK_MAX_TILE_ROWS][PIECE_INNER];
-    const float *rest_rows[INK_MAX_TILE_ROWS];
+/* Packs k numbers of each row times the row's factor; or, without factors, what rounding to bf16 leaves of them. */
+static void pack_changed(const ink_cpu_product *t, unsigned char *panel, const float *const *rows, const float *factors,
+                         int64_t k) {
+    float changed[INK_MAX_TILE_ROWS][PIECE_INNER];
+    const float *changed_rows[INK_MAX_TILE_ROWS];
     for (int64_t at = 0; at < k; at += PIECE_INNER) {
         int64_t n = ink_cpu_min(PIECE_INNER, k - at);
         for (int64_t i = 0; i < t->tile_rows; i++) {
-            rest_rows[i] = rows[i] ? rest[i] : NULL;
-            for (int64_t j = 0; rows[i] && j < n; j++)
-                rest[i][j] = rows[i][at + j] - ink_f32_from_bf16(ink_bf16_from_f32(rows[i][at + j]));
+            changed_rows[i] = rows[i] ? changed[i] : NULL;
+            for (int64_t j = 0; rows[i] && j < n; j++) {
+                float x = rows[i][at + j];
+                changed[i][j] = factors ? x * factors[i] : x - ink_f32_from_bf16(ink_bf16_from_f32(x));
+            }
         }
-        t->pack_left(panel + at * t->tile_rows * t->element_bytes, rest_rows, n);
+        t->pack_left(panel + at * t->tile_rows * t->element_bytes, changed_rows, n);
     }
+}
+
+static bool in_parts(const product *p, const section *s) { return s->tiles == p->kernels->f32_parts; }
+
+/*
+ * Tiles of numbers in parts have less than the range of f32. A row whose largest number, of those bits, is far from 1 is multiplied
+ * by a power of two before, and its sums by the inverse afterwards. A row with an infinity or a NaN is left as it is.
+ */
+static float factor_of_row(uint32_t largest, float *inverse) {
+    enum { BIAS = 127, FAR = 60, MOST = 253, SHIFT = 23 }; /* both factors are normal numbers */
+    uint32_t exponent = largest >> SHIFT;
+    bool usual = largest == 0 || (exponent >= BIAS - FAR && exponent <= BIAS + FAR) || exponent > 2 * BIAS;
+    uint32_t field = usual ? BIAS : 2 * BIAS - exponent;
+    field = field < 1 ? 1 : field > MOST ? MOST : field;
+    uint32_t bits = field << SHIFT, inverse_bits = (2 * BIAS - field) << SHIFT;
+    float factor;
+    memcpy(&factor, &bits, sizeof factor);
+    memcpy(inverse, &inverse_bits, sizeof *inverse);
+    return factor;
+}
+
+/* Finds them for a panel of rows. False: all are 1. */
+static bool scale_panel(const product *p, const section *s, int64_t panel, float *factors) {
+    int64_t row0 = panel * p->tile_rows, n = ink_cpu_min(p->tile_rows, p->n_rows - row0);
+    bool any = false;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t largest = 0;
+        for (int64_t tap = s->first; tap < s->end; tap++) {
+            const float *row = left_row(p, p->row0 + row0 + i, tap);
+            uint32_t bits = row ? p->kernels->largest_bits(row, stretch_at(p, s, 0, tap).k) : 0;
+            if (bits > largest) largest = bits;
+        }
+        row_scale *scale = &p->row_scales[row0 + i];
+        scale->offset = 0;
+        factors[i] = factor_of_row(largest, &scale->scale);
+        any = any || factors[i] != 1;
+    }
+    return any;
 }
 
 /* Packs rows of n_rows that are there as integers, each by its own scale. */
@@ -133,6 +175,8 @@ static void pack_integers(const product *p, const section *s, int64_t panel) {
 
 static void pack_numbers(const product *p, const section *s, int64_t panel) {
     const ink_cpu_product *t = s->tiles;
+    float factors[INK_MAX_TILE_ROWS];
+    bool scaled = in_parts(p, s) && scale_panel(p, s, panel, factors);
     for (int64_t tap = s->first; tap < s->end; tap++) {
         const float *rows[INK_MAX_TILE_ROWS];
         for (int64_t i = 0; i < t->tile_rows; i++) {
@@ -142,10 +186,10 @@ static void pack_numbers(const product *p, const section *s, int64_t panel) {
         for (int64_t part = 0; part < s->n_parts; part++) {
             stretch at = stretch_at(p, s, part, tap);
             unsigned char *to = left_panel(p, s, panel) + at.at * t->tile_rows * t->element_bytes;
-            if (part == 0)
+            if (part == 0 && !scaled)
                 t->pack_left(to, rows, at.k);
             else
-                pack_rest(t, to, rows, at.k);
+                pack_changed(t, to, rows, scaled ? factors : NULL, at.k);
         }
     }
 }
@@ -204,7 +248,7 @@ static void pack_right(const product *p, const ink_cpu_product *t, void *panel, 
     int64_t at = row * w->cols + col;
     if (t->integers) {
         t->pack_right_i8(panel, (const int8_t *)w->data + at, w->cols, n, k);
-    } else if (w->dtype == INK_BF16) {
+    } else if (w->dtype == INK_BF16 && t->pack_right_bf16) {
         t->pack_right_bf16(panel, (const uint16_t *)w->data + at, w->cols, n, k);
     } else if (w->dtype == INK_F32) {
         t->pack_right_f32(panel, (const float *)w->data + at, w->cols, n, k);
@@ -266,11 +310,17 @@ static void multiply_panel(const ink_cpu_product *t, float *sums, const unsigned
     }
 }
 
-/* What is left to do when all integers of a panel of rows are summed. */
-static void scale_rows(const product *p, float *sums, int64_t panel, int64_t n, const float *of_cols, int64_t n_cols) {
+/* What is left to do when all of a panel of rows is summed. */
+static void scale_rows(const product *p, const section *s, float *sums, int64_t panel, int64_t n, const float *of_cols,
+                       int64_t n_cols) {
     const row_scale *scales = p->row_scales + panel * p->tile_rows;
-    for (int64_t i = 0; i < n; i++)
-        p->kernels->scale_sums(sums + i * p->group_cols, of_cols, scales[i].scale, scales[i].offset, n_cols);
+    for (int64_t i = 0; i < n; i++) {
+        float *row = sums + i * p->group_cols;
+        if (s->tiles->integers)
+            p->kernels->scale_sums(row, of_cols, scales[i].scale, scales[i].offset, n_cols);
+        else if (scales[i].scale != 1)
+            p->kernels->scale(row, scales[i].scale, n_cols);
+    }
 }
 
 /* How much of a section's inner dimension is taken at once. */
@@ -297,7 +347,7 @@ static void multiply_chunk(const product *p, const section *s, int64_t k0, int64
         if (stores) expect_rows(p, row, n, col0, n_cols);
         for (int64_t part = 0; part < s->n_parts; part++)
             multiply_panel(t, sums, left + part * s->inner * tile_step, ahead, right, n_cols, k1 - k0, !starts || part > 0);
-        if (complete && t->integers) scale_rows(p, sums, i, n, of_cols, n_cols);
+        if (complete && (t->integers || in_parts(p, s))) scale_rows(p, s, sums, i, n, of_cols, n_cols);
         if (stores) store_rows(p, sums, row, n, col0, n_cols);
     }
 }
@@ -309,7 +359,7 @@ static void group_task(void *context, int64_t task, int64_t worker) {
     int64_t first = n_panels * split / p->n_splits, end = n_panels * (split + 1) / p->n_splits;
     int64_t col0 = task % p->n_groups * p->group_cols;
     float of_cols[INK_MAX_GROUP_COLS];
-    for (int64_t i = 0; p->row_scales && i < p->group_cols && col0 + i < p->dst.cols; i++)
+    for (int64_t i = 0; p->sections->tiles->integers && i < p->group_cols && col0 + i < p->dst.cols; i++)
         of_cols[i] = ink_weight_row_scale(p->w, col0 + i);
     for (const section *s = p->sections; s < p->sections + p->n_sections; s++) {
         if (s->tiles->begin) s->tiles->begin();
@@ -330,20 +380,36 @@ static void add_section(product *p, const ink_cpu_product *tiles, int64_t n_part
     p->group_cols = tiles->group_cols;
 }
 
+/* Few columns of a tap, padded to whole steps, would cost more in parts than is gained. */
+static const ink_cpu_product *numbers_of(const product *p) {
+    const ink_cpu_product *numbers = ink_cpu_numbers(p->kernels, p->w->dtype);
+    return numbers == p->kernels->f32_parts && 2 * p->x.cols < numbers->k_unit ? p->kernels->f32 : numbers;
+}
+
+/* How many rows, in whole tiles, there is room for: fewer where a number takes more than its 4 bytes. The row scales fit in what is
+   there for padding. */
+static int64_t packed_rows(const product *p, const ink_cpu_product *numbers) {
+    const int64_t size = sizeof(float);
+    int64_t rows = ink_packed_rows(p->dst.rows, p->n_taps);
+    if (numbers->element_bytes > size) rows = rows * size / numbers->element_bytes / numbers->tile_rows * numbers->tile_rows;
+    return rows;
+}
+
 static void run(const ink_device *d, product *p) {
     p->kernels = ink_cpu_kernels_of(d);
     p->threads = d->threads;
-    const ink_cpu_product *numbers = p->w->dtype != INK_F32 && p->kernels->bf16 ? p->kernels->bf16 : p->kernels->f32;
+    const ink_cpu_product *numbers = numbers_of(p);
     bool integers = ink_weight_takes_integers(p->w, p->may_round);
     int64_t n_parts = numbers->element_bytes == 2 && !p->may_round ? 2 : 1, n_stretches = p->n_taps + (p->low != NULL);
     if (integers) add_section(p, p->kernels->i8, 1, 0, p->n_taps);
     if (!integers || p->low) add_section(p, numbers, n_parts, integers ? p->n_taps : 0, n_stretches);
     p->n_groups = (p->dst.cols + p->group_cols - 1) / p->group_cols;
     /* Few columns are not enough tasks: then each is one for a part of the rows, and packs its weights again. */
-    int64_t most = ink_packed_rows(p->n_taps), n_blocks = (p->dst.rows + most - 1) / most;
+    int64_t most = packed_rows(p, numbers), n_blocks = (p->dst.rows + most - 1) / most;
     int64_t n_threads = ink_threads_count(d->threads);
     int64_t block = ink_cpu_round_up((p->dst.rows + n_blocks - 1) / n_blocks, p->tile_rows);
-    if (integers) p->row_scales = (row_scale *)(void *)(p->packed + block / p->tile_rows * p->panel_bytes);
+    if (integers || in_parts(p, p->sections))
+        p->row_scales = (row_scale *)(void *)(p->packed + block / p->tile_rows * p->panel_bytes);
     for (p->row0 = 0; p->row0 < p->dst.rows; p->row0 += block) {
         p->n_rows = ink_cpu_min(block, p->dst.rows - p->row0);
         int64_t n_panels = (p->n_rows + p->tile_rows - 1) / p->tile_rows;

@@ -35,6 +35,12 @@ void ink_cpu_copy(const ink_device *d, ink_tensor dst, ink_tensor x);
 
 static inline const ink_cpu_kernels *ink_cpu_kernels_of(const ink_device *d) { return d->kernels; }
 
+/* What multiplies numbers with weights of that type, if neither is in integers. */
+static inline const ink_cpu_product *ink_cpu_numbers(const ink_cpu_kernels *kernels, ink_dtype weights) {
+    const ink_cpu_product *better = weights == INK_F32 ? kernels->f32_parts : kernels->bf16;
+    return better ? better : kernels->f32;
+}
+
 static inline int64_t ink_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline int64_t ink_cpu_round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }

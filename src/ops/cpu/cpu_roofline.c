@@ -88,8 +88,8 @@ static double best_rate(const trial *t, const ink_device *device, double seconds
 double ink_cpu_peak_flops(const ink_device *device, ink_dtype weights, double seconds) {
     const ink_cpu_kernels *kernels = ink_cpu_kernels_of(device);
     if (!kernels) return 0;
-    const ink_cpu_product *numbers = weights != INK_F32 && kernels->bf16 ? kernels->bf16 : kernels->f32;
-    trial t = {.tiles = weights == INK_I8 ? kernels->i8 : numbers, .threads = device->threads, .passes = 1};
+    trial t = {
+        .tiles = weights == INK_I8 ? kernels->i8 : ink_cpu_numbers(kernels, weights), .threads = device->threads, .passes = 1};
     for (int64_t i = 0; i < 4; i++) ink_threads_run(device->threads, ink_threads_count(device->threads), fill, &t);
     return best_rate(&t, device, seconds);
 }
