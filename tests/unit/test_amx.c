@@ -268,10 +268,15 @@ static void test_decoding(void **unused) {
 /* ---- f32 in parts -------------------------------------------------------------------------------------------------------- */
 
 static void take_linear(const bench *b, ink_tensor dst, ink_tensor x, const ink_weight *w, const ink_tensor *low) {
+    enum { GUARD_BYTES = 1 << 20 };
+    static unsigned char guard[GUARD_BYTES];
     size_t bytes = (size_t)ink_packed_bytes(x.rows, 1, w->cols + (low ? low->cols : 0));
-    void *packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    unsigned char *packed = aligned_alloc(64, (bytes + GUARD_BYTES + 63) / 64 * 64);
     assert_non_null(packed);
+    memset(packed, 0xff, bytes);
+    memset(packed + bytes, 0, GUARD_BYTES);
     b->device.ops->linear(&b->device, dst, x, w, (ink_linear_epilogue){.packed = packed, .low = low});
+    assert_memory_equal(packed + bytes, guard, GUARD_BYTES);
     free(packed);
 }
 
@@ -329,12 +334,14 @@ static void check_f32(const bench *b, int64_t rows, int64_t in, int64_t out, int
 static void test_f32(void **unused) {
     (void)unused;
     bench *b = bench_create(2);
-    static const int64_t shapes[][3] = {{1, 1, 1},     {33, 15, 31},  {1, 16, 31},  {33, 31, 129}, {1, 33, 129}, {33, 300, 31},
-                                        {31, 1500, 1}, {65, 513, 40}, {2, 1025, 7}, {33, 3072, 8}, {97, 193, 5}, {1100, 67, 33}};
+    static const int64_t shapes[][3] = {{1, 1, 1},     {33, 15, 31},   {1, 16, 31},    {33, 31, 129}, {1, 33, 129},
+                                        {33, 300, 31}, {31, 1500, 1},  {65, 513, 40},  {2, 1025, 7},  {33, 3072, 8},
+                                        {97, 193, 5},  {1100, 67, 33}, {2130, 128, 3}, {384, 1024, 2}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int whole = 0; whole < 2; whole++) {
             check_f32(b, shapes[i][0], shapes[i][1], shapes[i][2], 0, INK_F32, whole);
-            check_f32(b, shapes[i][0] % 64, shapes[i][1], shapes[i][2], 1 + shapes[i][0] % 37, i % 2 ? INK_BF16 : INK_F32, whole);
+            check_f32(b, (shapes[i][0] + 1) % 64, shapes[i][1], shapes[i][2], 1 + shapes[i][0] % 37, i % 2 ? INK_BF16 : INK_F32,
+                      whole);
         }
     bench_destroy(b);
 }

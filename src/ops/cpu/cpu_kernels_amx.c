@@ -135,6 +135,7 @@ static void parts_pack_left(void *panel, const float *const *rows, int64_t k) {
 }
 
 static void parts_pack_right_f32(void *panel, const float *w, int64_t stride, int64_t n, int64_t k) {
+    enum { AHEAD = 128 }; /* how far memory is asked for before it is needed */
     _Alignas(64) uint16_t split[N_PARTS][16][BF16_STEP] = {{{0}}};
     for (int64_t half = 0; half < 2; half++) {
         unsigned char *to = (unsigned char *)panel + half * RIGHT_HALF_BYTES;
@@ -143,7 +144,10 @@ static void parts_pack_right_f32(void *panel, const float *w, int64_t stride, in
         for (int64_t at = 0; at < k; at += BF16_STEP, to += PARTS_STEP_BYTES) {
             for (int64_t row = 0; row < n_rows; row++) {
                 __m512i parts[N_PARTS];
-                split_step(parts, w + (16 * half + row) * stride + at, k - at);
+                const float *from = w + (16 * half + row) * stride + at;
+                _mm_prefetch((const char *)(from + AHEAD), _MM_HINT_T0);
+                _mm_prefetch((const char *)(from + AHEAD + 16), _MM_HINT_T0);
+                split_step(parts, from, k - at);
                 for (int i = 0; i < N_PARTS; i++) _mm512_store_si512(split[i][row], parts[i]);
             }
             for (int i = 0; i < N_PARTS; i++)

@@ -118,15 +118,15 @@ static bool in_parts(const product *p, const section *s) { return s->tiles == p-
 
 /*
  * Tiles of numbers in parts have less than the range of f32. A row whose largest number, of those bits, is far from 1 is multiplied
- * by a power of two before, and its sums by the inverse afterwards. A row with an infinity or a NaN is left as it is.
+ * by a power of two before, and its sums by the inverse afterwards; both are normal numbers.
  */
 static float factor_of_row(uint32_t largest, float *inverse) {
-    enum { BIAS = 127, FAR = 60, MOST = 253, SHIFT = 23 }; /* both factors are normal numbers */
-    uint32_t exponent = largest >> SHIFT;
-    bool usual = largest == 0 || (exponent >= BIAS - FAR && exponent <= BIAS + FAR) || exponent > 2 * BIAS;
-    uint32_t field = usual ? BIAS : 2 * BIAS - exponent;
+    enum { BIAS = 127, FAR = 60, MOST = 2 * BIAS - 1, SHIFT = 23 };
+    int32_t exponent = (int32_t)(largest >> SHIFT);
+    bool usual = largest == 0 || (exponent >= BIAS - FAR && exponent <= BIAS + FAR);
+    int32_t field = usual ? BIAS : 2 * BIAS - exponent;
     field = field < 1 ? 1 : field > MOST ? MOST : field;
-    uint32_t bits = field << SHIFT, inverse_bits = (2 * BIAS - field) << SHIFT;
+    int32_t bits = field << SHIFT, inverse_bits = (2 * BIAS - field) << SHIFT;
     float factor;
     memcpy(&factor, &bits, sizeof factor);
     memcpy(inverse, &inverse_bits, sizeof *inverse);
