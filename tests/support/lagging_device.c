@@ -143,9 +143,7 @@ static void run_op(queued *c) {
         ink_ref_linear(d, x[0], x[1], &c->w, c->e);
         break;
     case LAYERNORM_MODULATE: ink_ref_layernorm_modulate(d, x[0], x[1], x[2], x[3], c->f); break;
-    case GATED_RESIDUAL_LAYERNORM_MODULATE:
-        ink_ref_gated_residual_layernorm_modulate(d, x[0], c->stream, x[1], x[2], c->f);
-        break;
+    case GATED_RESIDUAL_LAYERNORM_MODULATE: ink_ref_gated_residual_layernorm_modulate(d, x[0], c->stream, x[1], x[2], c->f); break;
     case RMSNORM: ink_ref_rmsnorm(d, x[0], x[1], v = widen(x[2]), c->f); break;
     case RESIDUAL_RMSNORM: ink_ref_residual_rmsnorm(d, x[0], x[1], x[2], v = widen(x[3]), c->f); break;
     case RMSNORM_ROPE: ink_ref_rmsnorm_rope(d, x[0], v = widen(x[1]), u = widen(x[2]), x[3], x[4], c->n[0], c->f); break;
