@@ -31,31 +31,6 @@ static inline __m512i round_step(const float *row, int64_t n) {
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* Row i of the tile, row_bytes after the one before, gets the i-th four bytes of each of 16 rows; one after the other. */
-static inline void transpose_tile(unsigned char *tile, int64_t row_bytes, const unsigned char *rows, int64_t stride) {
-    __m512i part[4][4]; /* [c][i]: of rows i, i + 4, i + 8, i + 12 the bytes from 16 c on */
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; c++) {
-            const unsigned char *from = rows + i * stride + c * 16;
-            __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const void *)from));
-            x = _mm512_mask_broadcast_i32x4(x, 0x00f0, _mm_loadu_si128((const void *)(from + 4 * stride)));
-            x = _mm512_mask_broadcast_i32x4(x, 0x0f00, _mm_loadu_si128((const void *)(from + 8 * stride)));
-            part[c][i] = _mm512_mask_broadcast_i32x4(x, 0xf000, _mm_loadu_si128((const void *)(from + 12 * stride)));
-        }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; c++) {
-        __m512i a = _mm512_unpacklo_epi32(part[c][0], part[c][1]), b = _mm512_unpackhi_epi32(part[c][0], part[c][1]);
-        __m512i d = _mm512_unpacklo_epi32(part[c][2], part[c][3]), e = _mm512_unpackhi_epi32(part[c][2], part[c][3]);
-        unsigned char *to = tile + 4 * c * row_bytes;
-        _mm512_storeu_si512(to, _mm512_unpacklo_epi64(a, d));
-        _mm512_storeu_si512(to + row_bytes, _mm512_unpackhi_epi64(a, d));
-        _mm512_storeu_si512(to + 2 * row_bytes, _mm512_unpacklo_epi64(b, e));
-        _mm512_storeu_si512(to + 3 * row_bytes, _mm512_unpackhi_epi64(b, e));
-    }
-}
-
 /* n rows of `bytes` bytes, of which four make a word of a right tile. */
 static void pack_right_bytes(void *panel, const unsigned char *w, int64_t stride, int64_t n, int64_t bytes) {
     enum { AHEAD = 8 * STEP_BYTES }; /* how far memory is asked for before it is needed */

@@ -81,6 +81,7 @@ typedef float four __attribute__((vector_size(16), aligned(4)));
 
 /* panel[i][col] = rows[col][i] for n rows of k numbers, in blocks of 4 by 4; NULL: zeros. */
 static inline void f32_transpose(float *restrict panel, int64_t width, const float *const *rows, int64_t n, int64_t k) {
+    enum { LINE = 16 }; /* floats of a cache line */
     if (n < width) memset(panel, 0, (size_t)(k * width) * sizeof *panel);
     static const float no_row[4];
     for (int64_t col = 0; col < n; col += 4) {
@@ -92,6 +93,9 @@ static inline void f32_transpose(float *restrict panel, int64_t width, const flo
         }
         int64_t i = 0;
         for (; m == 4 && i + 4 <= k; i += 4) {
+            /* The next rows are asked for: their runs are too short for a processor to see them coming. */
+            for (int64_t j = col + 4; i % LINE == 0 && j < col + 8 && j < n; j++)
+                if (rows[j]) __builtin_prefetch(rows[j] + i);
             four a = *(const four *)(row[0] + i * step[0]), b = *(const four *)(row[1] + i * step[1]);
             four c = *(const four *)(row[2] + i * step[2]), d = *(const four *)(row[3] + i * step[3]);
             four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
@@ -109,22 +113,40 @@ static inline void f32_transpose(float *restrict panel, int64_t width, const flo
 
 static void f32_pack_left(void *panel, const float *const *rows, int64_t k) { f32_transpose(panel, TILE_ROWS, rows, TILE_ROWS, k); }
 
+/* Returns how many numbers of each row it has packed: what makes whole tiles of 16 by 16, if the tier can turn those at once. */
+static inline int64_t f32_pack_tiles(float *panel, const float *w, int64_t stride, int64_t n, int64_t k) {
+#ifdef TRANSPOSE_TILE
+    enum { SIDE = 16, AHEAD = 128 }; /* AHEAD: how far memory is asked for before it is needed */
+    const int64_t size = sizeof *w;
+    if (n < TILE_COLS) return 0;
+    for (int64_t col = 0; col < TILE_COLS; col += SIDE, w += SIDE * stride)
+        for (int64_t at = 0; at + SIDE <= k; at += SIDE) {
+            for (int64_t i = 0; i < SIDE; i++) __builtin_prefetch(w + i * stride + at + AHEAD);
+            TRANSPOSE_TILE((unsigned char *)(panel + at * TILE_COLS + col), TILE_COLS * size, (const unsigned char *)(w + at),
+                           stride * size);
+        }
+    return k / SIDE * SIDE;
+#else
+    (void)panel, (void)w, (void)stride, (void)n, (void)k;
+    return 0;
+#endif
+}
+
 static void f32_pack_right_f32(void *panel, const float *w, int64_t stride, int64_t n, int64_t k) {
+    int64_t done = f32_pack_tiles(panel, w, stride, n, k);
     const float *rows[TILE_COLS];
-    for (int64_t i = 0; i < n; i++) rows[i] = w + i * stride;
-    f32_transpose(panel, TILE_COLS, rows, n, k);
+    for (int64_t i = 0; i < n; i++) rows[i] = w + i * stride + done;
+    f32_transpose((float *)panel + done * TILE_COLS, TILE_COLS, rows, n, k - done);
 }
 
 static void f32_pack_right_bf16(void *panel, const uint16_t *w, int64_t stride, int64_t n, int64_t k) {
     enum { PIECE = 128 };
     uint32_t wide[TILE_COLS][PIECE];
-    const float *rows[TILE_COLS];
-    for (int64_t i = 0; i < n; i++) rows[i] = (const float *)(const void *)wide[i];
     for (int64_t at = 0; at < k; at += PIECE) {
         int64_t m = k - at < PIECE ? k - at : PIECE;
         for (int64_t i = 0; i < n; i++)
             for (int64_t j = 0; j < m; j++) wide[i][j] = (uint32_t)w[i * stride + at + j] << 16;
-        f32_transpose((float *)panel + at * TILE_COLS, TILE_COLS, rows, n, m);
+        f32_pack_right_f32((float *)panel + at * TILE_COLS, (const float *)(const void *)wide, PIECE, n, m);
     }
 }
 
