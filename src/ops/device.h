@@ -105,8 +105,8 @@ typedef struct ink_device {
 } ink_device;
 
 /*
- * Implementations get checked shapes. On a device with rounds_scratch any tensor [n, ...] of activations may be BF16, and vectors
- * [1, ...] too where their numbers have no more bits; elsewhere all are F32.
+ * Implementations get checked shapes. On a device with rounds_scratch any tensor [n, ...] of activations may be BF16, but for the
+ * residual streams x, and vectors [1, ...] too where their numbers have no more bits; elsewhere all are F32.
  */
 typedef struct ink_ops {
     /* dst [n, out] (=, or +=) act(x [n, in] W^T [out, in] + bias) * gate; a weight with a branch adds low [n, rank] up^T
@@ -123,7 +123,7 @@ typedef struct ink_ops {
     /* dst [n, d] = x [n, d] / sqrt(mean(x^2) + eps) * w [1, d]. In place allowed. */
     void (*rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor w, float eps);
 
-    /* x [n, d] += r [n, d], in place; then dst = rmsnorm(x). dst may be r. */
+    /* x [n, d], F32, += r [n, d], in place; then dst = rmsnorm(x). dst may be r. */
     void (*residual_rmsnorm)(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps);
 
     /* Per head of queries and keys qk [n, 2 * heads * hd], in place: rmsnorm with wq (the first half) or wk (the second) [1, hd],

@@ -194,6 +194,11 @@ void ink_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor
     RUN(c, &call, layernorm_modulate, dst, x, scale, shift, eps);
 }
 
+/* What layers are added to for as long as the network is deep is not rounded on the way. */
+static void require_stream(ink_ctx *c, const char *op, ink_tensor x) {
+    require(c, x.type == INK_F32, "%s: the stream is %s, expected F32", op, ink_dtype_name(x.type));
+}
+
 void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_residual r, ink_tensor scale, ink_tensor shift,
                                            float eps) {
     const char *op = "gated_residual_layernorm_modulate";
@@ -202,9 +207,12 @@ void ink_gated_residual_layernorm_modulate(ink_ctx *c, ink_tensor dst, ink_resid
     REQUIRE_SHAPE(c, op, dst, r.x.rows, r.x.cols);
     REQUIRE_SHAPE(c, op, scale, 1, r.x.cols);
     REQUIRE_SHAPE(c, op, shift, 1, r.x.cols);
+    require_stream(c, op, r.x);
     for (int i = 0; i < r.n; i++) {
         REQUIRE_SHAPE(c, op, r.gate[i], 1, r.x.cols);
         REQUIRE_SHAPE(c, op, r.y[i], r.x.rows, r.x.cols);
+        require(c, r.y[i].type == r.y[0].type, "%s: layers to add are %s and %s, expected one type", op,
+                ink_dtype_name(r.y[0].type), ink_dtype_name(r.y[i].type));
     }
     op_call call = {.name = op, .written = {dst, r.x}, .n_written = r.stays ? 1 : 2};
     RUN(c, &call, gated_residual_layernorm_modulate, dst, r, scale, shift, eps);
@@ -218,6 +226,7 @@ void ink_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor w, float e
 }
 
 void ink_residual_rmsnorm(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor r, ink_tensor w, float eps) {
+    require_stream(c, "residual_rmsnorm", x);
     REQUIRE_SHAPE(c, "residual_rmsnorm", dst, x.rows, x.cols);
     REQUIRE_SHAPE(c, "residual_rmsnorm", r, x.rows, x.cols);
     REQUIRE_SHAPE(c, "residual_rmsnorm", w, 1, x.cols);

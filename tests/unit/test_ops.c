@@ -57,6 +57,37 @@ static void test_wrong_shapes_stick(void **state) {
     ink_arena_destroy(&b.arena);
 }
 
+static void test_wrong_residuals(void **state) {
+    (void)state;
+    float memory[5][ROWS * IN] = {{0}};
+    ink_tensor x = ink_view(memory[0], ROWS, IN), y = ink_view(memory[1], ROWS, IN), dst = ink_view(memory[2], ROWS, IN);
+    ink_tensor vector = ink_view(memory[3], 1, IN), half = y, half_x = x, wide = ink_view(memory[4], 1, IN + 1);
+    half.type = half_x.type = INK_BF16;
+    const struct {
+        ink_residual r;
+        const char *message;
+    } wrong[] = {
+        {{.x = x}, "0 layers to add, expected 1 to 2"},
+        {{.x = x, .n = 3, .gate = {vector, vector}, .y = {y, y}}, "3 layers to add, expected 1 to 2"},
+        {{.x = half_x, .n = 1, .gate = {vector}, .y = {y}}, "the stream is BF16, expected F32"},
+        {{.x = x, .n = 2, .gate = {vector, vector}, .y = {y, half}}, "layers to add are F32 and BF16, expected one type"},
+        {{.x = x, .n = 2, .gate = {vector, wide}, .y = {y, y}}, "r.gate[i] is [1, 9], expected [1, 8]"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        bench b;
+        set_up(&b);
+        ink_gated_residual_layernorm_modulate(&b.c, dst, wrong[i].r, vector, vector, 1e-6f);
+        assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+        assert_non_null(strstr(b.error.message, wrong[i].message));
+        ink_arena_destroy(&b.arena);
+    }
+    bench b;
+    set_up(&b);
+    ink_residual_rmsnorm(&b.c, dst, half_x, y, vector, 1e-6f);
+    assert_non_null(strstr(b.error.message, "residual_rmsnorm: the stream is BF16, expected F32"));
+    ink_arena_destroy(&b.arena);
+}
+
 static void test_dry_run_counts_and_touches_nothing(void **state) {
     (void)state;
     bench b;
@@ -254,6 +285,7 @@ int main(void) {
         cmocka_unit_test(test_roofline),
         cmocka_unit_test(test_products),
         cmocka_unit_test(test_wrong_shapes_stick),
+        cmocka_unit_test(test_wrong_residuals),
         cmocka_unit_test(test_dry_run_counts_and_touches_nothing),
         cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_trace_and_worked),

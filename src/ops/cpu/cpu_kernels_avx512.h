@@ -1,7 +1,7 @@
 /*
  * cpu_kernels_avx512.h - what tiers with 64-byte vectors do by hand: loops around the exponential, for which compilers make twice
- * as many instructions, the epilogue of products, and rows in 8 bits. Included by their kernel files before the template, which
- * then leaves these functions out.
+ * as many instructions, the epilogue of products, rows in 8 bits, and turning tiles of panels. Included by their kernel files
+ * before the template, which then leaves these functions out or calls them.
  */
 #ifndef INK_OPS_CPU_CPU_KERNELS_AVX512_H
 #define INK_OPS_CPU_CPU_KERNELS_AVX512_H

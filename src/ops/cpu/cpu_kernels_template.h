@@ -5,6 +5,7 @@
  *   TILE_VECTORS     vector registers in a row of the matrix tile
  *   AFTER_ROW        statement after each row of a step of the matrix tile, if the compiler needs one to keep within the registers
  *   PRODUCT_BF16, PRODUCT_F32_PARTS   static ink_cpu_products that are declared before, if the tier has them
+ *   TRANSPOSE_TILE   a static function that turns a tile of 16 by 16 words and is declared before, if the tier has one
  *   HAVE_EXP_LOOPS   if silu_row, silu_mul, softmax_block and epilogue are declared before
  *   DECODE_AFFINE, DECODE_F8_E4M3, DECODE_I8   static functions that are declared before, if the tier has them
  *   what cpu_kernels_integers.h asks for
