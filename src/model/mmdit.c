@@ -377,8 +377,11 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
         bool last = i == config->n_layers - 1;
         txt_mod = modulation_at(modulation, i, TXT, step, d);
         img_mod = modulation_at(modulation, i, IMG, step, d);
-        /* The text takes little of a device, but many calls. */
-        ink_begin_aside(c);
+        /* The text takes little of a device, but many calls. It is at the next block while the image is still in the last one. */
+        if (i == 0)
+            ink_begin_aside(c);
+        else
+            ink_go_on_aside(c);
         project_qkv(c, config, &block->txt, &b.txt, i > 0 ? &txt_before : NULL, &txt_mod);
         bring_text(c, &b, &l);
         ink_end_aside(c);

@@ -72,10 +72,12 @@ ink_tensor ink_host_begin(ink_ctx *c, ink_tensor x, ink_host_access access);
 void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access access);
 
 /*
- * What lies between the first two may be done beside what follows the second, up to the third; it begins when all before the first
- * is done. A device with one queue does all in its order.
+ * What lies between ink_begin_aside and ink_end_aside may be done beside what follows, up to ink_join_aside. It begins when all
+ * before is done; after ink_go_on_aside in place of the first, when what was done aside before is, though the rest may still be at
+ * work since the last ink_begin_aside. A device with one queue does all in its order.
  */
 void ink_begin_aside(ink_ctx *c);
+void ink_go_on_aside(ink_ctx *c);
 void ink_end_aside(ink_ctx *c);
 void ink_join_aside(ink_ctx *c);
 

@@ -41,12 +41,17 @@ static const ink_device_memory *queues_of(const ink_ctx *c) { return c->device ?
 /* A trace is of one op at a time. */
 static bool has_work(const ink_ctx *c) { return !c->trace && !ink_ctx_dry(c) && c->status == INK_OK; }
 
-void ink_begin_aside(ink_ctx *c) {
+static void begin_aside(ink_ctx *c, bool goes_on) {
     if (!queues_of(c)) return;
     if (!c->waits_for_join) c->aside_mark = ink_arena_mark(c->arena);
     c->aside = c->waits_for_join = true;
-    if (has_work(c)) queues_of(c)->begin_aside(c->device);
+    /* Products alone are there to compare with: of one block after the other, each as fast as it can be by itself. */
+    if (has_work(c)) queues_of(c)->begin_aside(c->device, goes_on && !c->only_products, !c->only_products);
 }
+
+void ink_begin_aside(ink_ctx *c) { begin_aside(c, false); }
+
+void ink_go_on_aside(ink_ctx *c) { begin_aside(c, true); }
 
 void ink_end_aside(ink_ctx *c) {
     if (!queues_of(c)) return;

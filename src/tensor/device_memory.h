@@ -39,9 +39,11 @@ typedef struct ink_device_memory {
     const char *(*failure)(const struct ink_device *); /* what went wrong first, or NULL; until the device is closed */
     /*
      * Two queues. begin_aside: what is queued from here on, up to end_aside, may be done beside what comes after that, up to
-     * join_aside; it begins when all that was queued before is done, aside or not.
+     * join_aside. It begins when all that was queued before is done, aside or not; goes_on: when all that was queued aside is,
+     * whatever the other queue has got to since the last time that it was waited for. spares: small products leave part of the
+     * device to the other queue; else each is done as if it were alone.
      */
-    void (*begin_aside)(const struct ink_device *);
+    void (*begin_aside)(const struct ink_device *, bool goes_on, bool spares);
     void (*end_aside)(const struct ink_device *);
     void (*join_aside)(const struct ink_device *);
     /*

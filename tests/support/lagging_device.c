@@ -85,7 +85,7 @@ static struct {
     lagging_counts counts;
     block blocks[MOST_BLOCKS];
     size_t n_blocks;
-    queue aside;   /* not run yet */
+    queue late;    /* of the one that lags, not run yet */
     bool is_aside; /* where calls go */
     queue *record; /* being made, or NULL */
     bool record_left[N_SLOTS], record_fetched[N_SLOTS];
@@ -95,6 +95,8 @@ static struct {
     void *call_user;
     char failure[100];
 } s;
+
+static bool main_lags; /* or else what is aside */
 
 static void *need(void *memory) {
     if (!memory) abort();
@@ -174,18 +176,34 @@ static void run_now(queued *c) {
         run_op(c);
 }
 
-static void run_aside(void) {
-    for (size_t i = 0; i < s.aside.n; i++) run_now(&s.aside.calls[i]);
-    s.aside.n = 0;
+/* The first n. */
+static void run_late(size_t n) {
+    for (size_t i = 0; i < n; i++) run_now(&s.late.calls[i]);
+    s.late.n -= n;
+    if (s.late.n > 0) memmove(s.late.calls, s.late.calls + n, s.late.n * sizeof *s.late.calls);
 }
 
-/* What lies in a slot is gone as soon as work aside that uses it is done. */
-static void spoil(void *dst, size_t bytes) {
-    queued c = {.kind = SPOIL, .dst = dst, .bytes = bytes};
-    if (s.aside.n > 0)
-        append(&s.aside, &c);
+static void run_all_late(void) { run_late(s.late.n); }
+
+/* Before something that is in the order of the main queue. */
+static void catch_up(void) {
+    if (main_lags) run_all_late();
+}
+
+/* What lies in a slot is gone as soon as the late work that uses it is done. */
+static void spoil(int slot, void *dst, size_t bytes) {
+    queued c = {.kind = SPOIL, .slot = slot, .dst = dst, .bytes = bytes};
+    if (s.late.n > 0)
+        append(&s.late, &c);
     else if (dst)
         run_now(&c);
+}
+
+/* The late work that uses what lay in a slot before. */
+static void run_until_spoilt(int slot) {
+    size_t n = s.late.n;
+    while (n > 0 && !(s.late.calls[n - 1].kind == SPOIL && s.late.calls[n - 1].slot == slot)) n--;
+    run_late(n);
 }
 
 static void bring(slot_state *t) {
@@ -197,29 +215,34 @@ static void do_call(const queued *given) {
     queued c = *given;
     slot_state *t = &s.slots[c.slot];
     switch (c.kind) {
-    case BEGIN_ASIDE: s.is_aside = true; break;
+    case BEGIN_ASIDE:
+        if (!c.flag) catch_up();
+        s.is_aside = true;
+        break;
     case END_ASIDE: s.is_aside = false; break;
-    case JOIN_ASIDE: run_aside(); break;
+    case JOIN_ASIDE:
+        if (!main_lags) run_all_late();
+        break;
     case LEAVE:
         /* Of a pass that ended early; what it fetched may come at any time before the slot is filled anew. */
         if (t->is_fetched) bring(t);
-        if (t->dst) spoil(t->dst, t->bytes);
+        if (t->dst) spoil(c.slot, t->dst, t->bytes);
         t->is_left = true;
         break;
     case FETCH:
         if (!t->is_left || t->is_fetched) fail("a slot is filled while it is in use");
         *t = (slot_state){c.dst, c.src, c.bytes, false, true};
         s.counts.n_fetched++;
-        spoil(c.dst, c.bytes);
+        spoil(c.slot, c.dst, c.bytes);
         break;
     case AWAIT:
         if (!t->is_fetched) fail("a slot is awaited that nothing comes to");
-        run_aside();
+        run_until_spoilt(c.slot);
         bring(t);
         break;
     default:
-        if (s.is_aside)
-            append(&s.aside, &c);
+        if (s.is_aside != main_lags)
+            append(&s.late, &c);
         else
             run_now(&c);
     }
@@ -381,6 +404,7 @@ static void *take(size_t bytes, bool shared) {
 
 static void give(void *memory, bool shared) {
     if (!memory) return;
+    catch_up();
     for (size_t i = 0; i < s.n_blocks; i++) {
         if (s.blocks[i].memory != memory) continue;
         if (s.blocks[i].shared != shared) abort();
@@ -420,13 +444,14 @@ static void give_shared(const ink_device *d, void *memory) {
 
 static void wait_for_all(const ink_device *d) {
     (void)d;
-    run_aside();
+    run_all_late();
     for (int i = 0; i < N_SLOTS; i++) bring(&s.slots[i]);
 }
 
 static void move(const ink_device *d, void *dst, const void *src, size_t bytes) {
     (void)d;
     if (s.record) fail("bytes to and fro are recorded");
+    catch_up();
     memcpy(dst, src, bytes);
 }
 
@@ -467,6 +492,7 @@ static void send(const ink_device *d, int64_t i, void *dst, size_t bytes) {
 static void begin_sending(const ink_device *d) {
     (void)d;
     if (s.record) fail("sending begins within a record");
+    catch_up();
     n_sending++;
 }
 
@@ -495,9 +521,10 @@ static const char *failure(const ink_device *d) {
     return s.failure[0] ? s.failure : NULL;
 }
 
-static void begin_aside(const ink_device *d) {
+static void begin_aside(const ink_device *d, bool goes_on, bool spares) {
     (void)d;
-    put(&(queued){.kind = BEGIN_ASIDE});
+    (void)spares;
+    put(&(queued){.kind = BEGIN_ASIDE, .flag = goes_on});
 }
 
 static void end_aside(const ink_device *d) {
@@ -557,9 +584,9 @@ static void leave(const ink_device *d, int slot) {
 /* ---- the device --------------------------------------------------------------------------------------------------------- */
 
 static void close_device(ink_device *device) {
-    run_aside();
-    free(s.aside.calls);
-    s.aside = (queue){0};
+    run_all_late();
+    free(s.late.calls);
+    s.late = (queue){0};
     *device = (ink_device){0};
 }
 
@@ -578,6 +605,8 @@ ink_device lagging_device(int64_t total_bytes) {
     s.total = total_bytes;
     return (ink_device){.tier = "lagging", .ops = &ops, .memory = &memory, .sides_together = true, .close = close_device};
 }
+
+void lagging_device_let_main_lag(bool lags) { main_lags = lags; }
 
 lagging_counts lagging_device_counts(void) { return s.counts; }
 

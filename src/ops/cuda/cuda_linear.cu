@@ -15,6 +15,7 @@
 /* A product as cuBLASLt sees it: m = out, n = rows of x, k = in. Compared as bytes, so there is no padding. */
 struct plan_key {
     int64_t m, n, k, lda, ldb, ldd;
+    int64_t n_sms;                           /* multiprocessors to take; 0: all */
     int32_t type, result;                    /* cudaDataType: of both operands; of D */
     int32_t epilogue, adds, scaled;          /* cublasLtEpilogue_t; whether C = D; whether both operands have vectors of scales */
     int32_t a_aligned, b_aligned, d_aligned; /* bytes, at most 16 */
@@ -36,6 +37,12 @@ enum { N_BUCKETS = 1024 };
  * error of a product, which comes from rounding to e4m3, from 3.74 to 3.75 % (docs/numerics.md), and 10 % off a step.
  */
 enum { F8_SUMS_FAST = 1 };
+
+/*
+ * Of a product that spares: with fewer it takes about as long as its weights need from the memory. It leaves half of the
+ * multiprocessors to what is done beside it.
+ */
+enum { ROWS_OF_SMALL = 256 };
 
 /* Of a result, below which speed is not the question. */
 enum { FEW_NUMBERS = 1 << 16 };
@@ -98,6 +105,7 @@ static bool describe(ink_cuda *c, plan *p) {
     if (k.scaled)
         ok = ok && set(p, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, (int32_t)CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F) &&
              set(p, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, (int32_t)CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
+    if (k.n_sms) ok = ok && set(p, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, (int32_t)k.n_sms);
     const float *some = static_cast<const float *>(c->blas_workspace);
     return ok && set_vectors(p, some, some, some);
 }
@@ -142,7 +150,8 @@ static size_t bucket_of(const plan_key &key) {
 }
 
 /* NULL where cuBLASLt has no algorithm, which is remembered as well. */
-static plan *plan_of(ink_cuda *c, const plan_key &key) {
+static plan *plan_of(ink_cuda *c, plan_key key) {
+    if (c->spares && key.n <= ROWS_OF_SMALL) key.n_sms = c->n_sms / 2;
     plan **bucket = &c->linear->buckets[bucket_of(key)];
     for (plan *p = *bucket; p; p = p->next)
         if (memcmp(&p->key, &key, sizeof key) == 0) return p->found ? p : nullptr;

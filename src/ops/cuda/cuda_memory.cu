@@ -225,15 +225,17 @@ static void wait_for_other(ink_cuda *c) {
         ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->other.reached, 0), "lanes");
 }
 
-static void begin_aside(const ink_device *device) {
+static void begin_aside(const ink_device *device, bool goes_on, bool spares) {
     ink_cuda *c = ink_cuda_of(device);
     if (ink_cuda_failed(c) || c->is_aside) return;
     swap_lanes(c);
-    wait_for_other(c);
+    c->spares = spares;
+    if (!goes_on) wait_for_other(c);
 }
 
 static void end_aside(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
+    c->spares = false;
     if (c->is_aside) swap_lanes(c);
 }
 
@@ -291,7 +293,9 @@ static void fetch(const ink_device *device, int slot, void *dst, const void *src
 
 static void await(const ink_device *device, int slot) {
     ink_cuda *c = ink_cuda_of(device);
-    if (!ink_cuda_failed(c)) ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->slots[slot].filled, 0), "slot");
+    if (ink_cuda_failed(c)) return;
+    ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->slots[slot].filled, 0), "slot");
+    ink_cuda_ok(c, cudaStreamWaitEvent(c->other.stream, c->slots[slot].filled, 0), "slot");
 }
 
 /* ---- recorded work ----------------------------------------------------------------------------------------------------- */

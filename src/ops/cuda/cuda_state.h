@@ -50,6 +50,7 @@ struct ink_cuda : ink_cuda_lane {
     size_t blas_workspace_bytes;
     ink_cuda_lane other; /* that is not at work */
     bool is_aside;
+    bool spares; /* small products leave multiprocessors to the other lane */
     bool recording;
     cudaStream_t copies; /* into slots, and of pieces */
     cudaEvent_t sent;    /* where one waits for the other */
