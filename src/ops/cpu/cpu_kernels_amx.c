@@ -74,13 +74,13 @@ static float amx_pack_weights(void *panel, int64_t row, const float *scores, int
     for (int64_t i = 0; i < n; i += BF16_STEP, to += AMX_STEP_BYTES) {
         __m512 low = _mm512_setzero_ps(), high = low;
         if (i + BF16_STEP <= seen) {
-            low = weight_lanes(_mm512_loadu_ps(scores + i), factor, largest);
-            high = weight_lanes(_mm512_loadu_ps(scores + i + 16), factor, largest);
+            low = rough_weight_lanes(_mm512_loadu_ps(scores + i), factor, largest);
+            high = rough_weight_lanes(_mm512_loadu_ps(scores + i + 16), factor, largest);
         } else if (i < seen) {
             uint32_t there = ((uint32_t)1 << (seen - i)) - 1;
             __mmask16 first = (__mmask16)there, second = (__mmask16)(there >> 16);
-            low = _mm512_maskz_mov_ps(first, weight_lanes(_mm512_maskz_loadu_ps(first, scores + i), factor, largest));
-            high = _mm512_maskz_mov_ps(second, weight_lanes(_mm512_maskz_loadu_ps(second, scores + i + 16), factor, largest));
+            low = _mm512_maskz_mov_ps(first, rough_weight_lanes(_mm512_maskz_loadu_ps(first, scores + i), factor, largest));
+            high = _mm512_maskz_mov_ps(second, rough_weight_lanes(_mm512_maskz_loadu_ps(second, scores + i + 16), factor, largest));
         }
         _mm512_store_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
         sum = _mm512_add_ps(sum, low);
