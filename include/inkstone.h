@@ -102,6 +102,9 @@ typedef struct ink_model_options {
     /* NULL, or what a session of this process will use, as in ink_session_options: a GPU takes some tenths of a second to get
        ready, which it does while files are read. What cannot be used is told by ink_session_create. */
     const char *backend;
+    /* NULL, or an open model of the same tokenizer: it is shared, not read again, which takes most of the time of opening. Either
+       model may be closed first. */
+    const ink_model *same_tokenizer;
 } ink_model_options;
 
 /*

@@ -51,16 +51,6 @@ static void build_request(ink_request *request, const ink_model *model, const cl
     if (options->given[CLI_GUIDANCE] && request->guidance > 1 && !request->negative_prompt) request->negative_prompt = " ";
 }
 
-/* What the model is stored in; AUTO: in mixed forms. */
-static ink_status find_stored(ink_precision *stored, const char *dir, const ink_model_options *parts, ink_error *error) {
-    ink_model *model = NULL;
-    ink_status status = ink_model_open(&model, dir, parts, error);
-    *stored = INK_PRECISION_AUTO;
-    if (status == INK_OK) app_precision_parse(ink_model_precision(model), stored);
-    ink_model_close(&model);
-    return status;
-}
-
 /* Whether a GPU is to be looked at: when the first row had none, the others have none either. */
 static bool may_use_gpu(const table *t, const row *r, const cli_options *options) {
     const char *backend = options->given[CLI_BACKEND];
@@ -130,21 +120,26 @@ static const row *choose(const table *t, bool gpu) {
 }
 
 static ink_status fill(table *t, const char *dir, const ink_model_options *parts, const cli_options *options, ink_error *error) {
-    ink_precision stored, asked = options->given[CLI_PRECISION] ? options->precision : INK_PRECISION_AUTO;
-    ink_status status = find_stored(&stored, dir, parts, error);
+    ink_precision stored = INK_PRECISION_AUTO, asked = options->given[CLI_PRECISION] ? options->precision : INK_PRECISION_AUTO;
+    ink_model_options others = *parts; /* than the first, which is open for as long */
+    ink_model *model = NULL;
+    ink_status status = ink_model_open(&model, dir, parts, error);
+    if (status == INK_OK) app_precision_parse(ink_model_precision(model), &stored); /* it stays AUTO where forms are mixed */
+    others.same_tokenizer = model;
     for (int i = 0; i < N_PRECISIONS && status == INK_OK; i++) {
         if (precisions[i] == INK_PRECISION_AUTO && stored != INK_PRECISION_AUTO) continue;
         if (asked != INK_PRECISION_AUTO && precisions[i] != asked) continue;
         row *r = &t->rows[t->n_rows++];
         r->precision = precisions[i];
         r->stored = stored == r->precision;
-        status = fill_row(t, r, dir, parts, options, error);
+        status = fill_row(t, r, dir, &others, options, error);
         /* Of a model that is small already, most precisions change nothing. */
         const ink_memory_plan *first = &t->rows[0].plan, *plan = &r->plan;
         if (r > t->rows && t->rows[0].precision == INK_PRECISION_AUTO && plan->weight_bytes == first->weight_bytes &&
             plan->mapped_bytes == first->mapped_bytes)
             t->n_rows--;
     }
+    ink_model_close(&model);
     if (status == INK_OK) t->best = choose(t, false);
     if (status == INK_OK && t->rows[0].gpu.gpu_least_bytes > 0) t->gpu_best = choose(t, true);
     return status;

@@ -6,6 +6,7 @@
 #include "model/tokenizer.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct ink_tokenizer {
     size_t n_added;
     bool begins_added[N_BYTES]; /* bytes with which an added token begins */
     int32_t size;
+    _Atomic int64_t n_more; /* owners beside the first */
 };
 
 /* ---- reading the files ------------------------------------------------------------------------------------------ */
@@ -442,13 +444,19 @@ ink_status ink_tokenizer_open(ink_tokenizer **tokenizer, const char *folder, ink
     return status;
 }
 
+ink_tokenizer *ink_tokenizer_share(ink_tokenizer *tokenizer) {
+    atomic_fetch_add(&tokenizer->n_more, 1);
+    return tokenizer;
+}
+
 void ink_tokenizer_close(ink_tokenizer **tokenizer) {
-    if (!*tokenizer) return;
-    ink_token_table_destroy(&(*tokenizer)->tokens);
-    ink_merges_destroy(&(*tokenizer)->merges);
-    ink_free((*tokenizer)->added);
-    ink_free(*tokenizer);
+    ink_tokenizer *t = *tokenizer;
     *tokenizer = NULL;
+    if (!t || atomic_fetch_sub(&t->n_more, 1) > 0) return;
+    ink_token_table_destroy(&t->tokens);
+    ink_merges_destroy(&t->merges);
+    ink_free(t->added);
+    ink_free(t);
 }
 
 /* ---- encoding --------------------------------------------------------------------------------------------------- */

@@ -20,6 +20,9 @@ typedef struct ink_tokenizer ink_tokenizer;
 ink_status ink_tokenizer_open(ink_tokenizer **tokenizer, const char *folder, ink_error *error);
 void ink_tokenizer_close(ink_tokenizer **tokenizer);
 
+/* The same tokenizer with an owner more, who closes it too. */
+ink_tokenizer *ink_tokenizer_share(ink_tokenizer *tokenizer);
+
 /* The content of one file, or a part of one, borrowed. data NULL: there is no such file. */
 typedef struct ink_tokenizer_file {
     const char *data;

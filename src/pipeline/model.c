@@ -37,7 +37,9 @@ static ink_status open_parts(ink_model *model, const char *dir, const ink_model_
         return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
     ink_status status = ink_sources_find(&model->sources, dir, options, error);
     if (status == INK_OK) status = open_weights(model, error);
-    if (status == INK_OK)
+    if (status == INK_OK && options && options->same_tokenizer)
+        model->tokenizer = ink_tokenizer_share(options->same_tokenizer->tokenizer);
+    else if (status == INK_OK)
         status = ink_sources_open_tokenizer(&model->tokenizer, &model->sources, model->weights[INK_TEXT_ENCODER], error);
     if (status != INK_OK) return status;
 

@@ -187,6 +187,32 @@ static void test_precisions(void **state) {
     }
 }
 
+/* A tokenizer that is shared is not read, and stays until the last of its models is closed. */
+static void test_same_tokenizer(void **state) {
+    (void)state;
+    ink_error error;
+    ink_model *first, *second, *third;
+    assert_ok(ink_model_open(&first, models[0], NULL, &error), &error);
+    ink_model_options options = {.precision = INK_PRECISION_BF16, .tokenizer_dir = "/nowhere"};
+    assert_int_equal(ink_model_open(&second, models[0], &options, &error), INK_ERROR_IO);
+    options.same_tokenizer = first;
+    assert_ok(ink_model_open(&second, models[0], &options, &error), &error);
+    options.same_tokenizer = second;
+    assert_ok(ink_model_open(&third, models[0], &options, &error), &error);
+    ink_request request;
+    ink_memory_plan expected, found;
+    ink_request_init(&request, first);
+    request.prompt = "a red circle";
+    assert_ok(ink_plan(&expected, first, &request, &error), &error);
+    ink_model_close(&first);
+    ink_model_close(&third);
+    assert_ok(ink_plan(&found, second, &request, &error), &error);
+    assert_string_equal(ink_model_precision(second), "bf16");
+    assert_true(expected.prompt_tokens > 0);
+    assert_int_equal(found.prompt_tokens, expected.prompt_tokens);
+    ink_model_close(&second);
+}
+
 /* What is to get ready while files are read need not be there, nor be anything. */
 static void test_backend_ahead(void **state) {
     (void)state;
@@ -918,6 +944,7 @@ int main(void) {
         cmocka_unit_test(test_null_handles),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_precisions),
+        cmocka_unit_test(test_same_tokenizer),
         cmocka_unit_test(test_backend_ahead),
         cmocka_unit_test(test_folders_that_are_no_models),
         cmocka_unit_test(test_sessions_that_cannot_be),
