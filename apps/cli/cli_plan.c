@@ -121,7 +121,7 @@ static const row *choose(const table *t, bool gpu) {
 
 static ink_status fill(table *t, const char *dir, const ink_model_options *parts, const cli_options *options, ink_error *error) {
     ink_precision stored = INK_PRECISION_AUTO, asked = options->given[CLI_PRECISION] ? options->precision : INK_PRECISION_AUTO;
-    ink_model_options others = *parts; /* than the first, which is open for as long */
+    ink_model_options others = *parts; /* of all models but the first, whose tokenizer they share */
     ink_model *model = NULL;
     ink_status status = ink_model_open(&model, dir, parts, error);
     if (status == INK_OK) app_precision_parse(ink_model_precision(model), &stored); /* it stays AUTO where forms are mixed */

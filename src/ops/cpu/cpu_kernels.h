@@ -20,10 +20,6 @@ enum { INK_MAX_TILE_ROWS = 32, INK_MAX_TILE_COLS = 32, INK_MAX_GROUP_COLS = 192 
 #define EXP2_4 0.0096184369f
 #define EXP2_5 0.0013398875f
 #define EXP2_6 0.00015353362f
-/* 2^r = 1 + EXP2_ROUGH_1 r + ... for 0 <= r < 1, to 9e-5 of it, a twentieth of what bf16 rounds away. */
-#define EXP2_ROUGH_1 0.695116786f
-#define EXP2_ROUGH_2 0.227644991f
-#define EXP2_ROUGH_3 0.0770670421f
 
 typedef enum ink_cpu_activation { INK_CPU_ACT_NONE, INK_CPU_ACT_GELU_TANH, INK_CPU_ACT_SILU } ink_cpu_activation;
 

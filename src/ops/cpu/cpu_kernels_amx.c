@@ -65,6 +65,22 @@ static void amx_pack_left(void *panel, const float *const *rows, int64_t k) {
     }
 }
 
+/*
+ * 2^x to 9e-5 of it, a twentieth of what bf16 rounds away: x = n + r with 0 <= r < 1, 2^r by a minimax fit of our own; the
+ * multiplication by 2^n takes of x what is n. r of an infinity is 0, so 2^x is 0 below all numbers; NaN stays.
+ */
+static inline __m512 rough_exp2_lanes(__m512 x) {
+    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.0770670421f), _mm512_set1_ps(0.227644991f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.695116786f));
+    return _mm512_scalef_ps(_mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f)), x);
+}
+
+/* As weight_lanes, for a weight that will be rounded. */
+static inline __m512 rough_weight_lanes(__m512 score, __m512 factor, __m512 largest) {
+    return rough_exp2_lanes(below_largest(score, factor, largest));
+}
+
 /* Steps are 32 weights, rounded: what the tile of the next product reads. */
 static float amx_pack_weights(void *panel, int64_t row, const float *scores, int64_t seen, int64_t n, float scale, float *max) {
     unsigned char *to = (unsigned char *)panel + row * AMX_ROW_BYTES;

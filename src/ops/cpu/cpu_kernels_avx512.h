@@ -147,9 +147,12 @@ static inline __m512 exp2_lanes(__m512 x) {
 
 /* The product is rounded as that of the largest score was, so that the weight of that is 1: said so that compilers do not fuse it.
  */
+static inline __m512 below_largest(__m512 score, __m512 factor, __m512 largest) {
+    return _mm512_sub_ps(_mm512_mul_round_ps(score, factor, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), largest);
+}
+
 static inline __m512 weight_lanes(__m512 score, __m512 factor, __m512 largest) {
-    __m512 scaled = _mm512_mul_round_ps(score, factor, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return exp2_lanes(_mm512_sub_ps(scaled, largest));
+    return exp2_lanes(below_largest(score, factor, largest));
 }
 
 /* *max = max(*max, max of x * scale), for a scale that is not negative. */

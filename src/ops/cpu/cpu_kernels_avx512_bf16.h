@@ -22,17 +22,6 @@
 
 enum { BF16_STEP = 32, STEP_BYTES = 64, RIGHT_STEP_BYTES = 32 * STEP_BYTES };
 
-/* ---- weights that will be rounded -------------------------------------------------------------------------------------------- */
-
-/* As weight_lanes, as exactly as bf16 asks for: x = n + r with 0 <= r < 1, and the multiplication by 2^n takes of x what is n. */
-static inline __m512 rough_weight_lanes(__m512 score, __m512 factor, __m512 largest) {
-    __m512 x = _mm512_sub_ps(_mm512_mul_round_ps(score, factor, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), largest);
-    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* of infinity it is 0 */
-    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(EXP2_ROUGH_3), _mm512_set1_ps(EXP2_ROUGH_2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP2_ROUGH_1));
-    return _mm512_scalef_ps(_mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f)), x);
-}
-
 /* ---- packing --------------------------------------------------------------------------------------------------------------- */
 
 /* 32 numbers of a row, rounded; of which n are there. */
