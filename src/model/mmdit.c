@@ -85,61 +85,103 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
     };
 }
 
-/* dst = act(x W^T + bias) with the layer of that name. */
-typedef struct passing_layer {
-    char name[64];
-    ink_tensor dst, x;
-    ink_activation act;
+/* Layers: two of the time; those of blocks, of each the text's and the image's; and that of the network's end. */
+enum { TIME_FIRST, TIME_SECOND, BLOCKS_FIRST };
+
+struct ink_modulator_layer {
     ink_weight w;
     ink_tensor bias;
-} passing_layer;
+};
 
-/* n of them, whose weights are loaded for these products alone. */
-static void pass(ink_ctx *c, ink_binder *b, passing_layer *layers, int n) {
-    int64_t before = b->stored_bytes;
-    for (passing_layer *l = layers; l < layers + n; l++) {
-        ink_bind_sensitive_matrix(b, &l->w, l->dst.cols, l->x.cols, "%s.weight", l->name);
-        ink_bind_vector(b, &l->bias, l->dst.cols, "%s.bias", l->name);
+static int n_modulator_layers(const ink_mmdit_config *config) { return BLOCKS_FIRST + 2 * (int)config->n_layers + 1; }
+
+static const char *name_layer(char name[64], const ink_mmdit_config *config, int i) {
+    int of_block = i - BLOCKS_FIRST;
+    if (i < BLOCKS_FIRST)
+        snprintf(name, 64, "time_text_embed.timestep_embedder.linear_%d", i + 1);
+    else if (i < n_modulator_layers(config) - 1)
+        snprintf(name, 64, "transformer_blocks.%d.%s_mod.1", of_block / 2, of_block % 2 == TXT ? "txt" : "img");
+    else
+        snprintf(name, 64, "norm_out.linear");
+    return name;
+}
+
+/* n layers from `first` on. */
+static void bind_layers(ink_binder *b, const ink_mmdit_config *config, struct ink_modulator_layer *layers, int first, int n) {
+    for (int i = first; i < first + n; i++, layers++) {
+        char name[64];
+        int64_t d = config->dim, in = i == TIME_FIRST ? TIME_CHANNELS : d, last = n_modulator_layers(config) - 1;
+        int64_t out = i < BLOCKS_FIRST ? d : i < last ? 6 * d : 2 * d;
+        name_layer(name, config, i);
+        ink_bind_sensitive_matrix(b, &layers->w, out, in, "%s.weight", name);
+        ink_bind_vector(b, &layers->bias, out, "%s.bias", name);
     }
     ink_bind_finish(b);
-    if (b->status != INK_OK && c->status == INK_OK) c->status = b->status;
-    for (const passing_layer *l = layers; l < layers + n && c->status == INK_OK; l++)
-        ink_linear(c, l->dst, l->x, &l->w, (ink_linear_epilogue){.bias = &l->bias, .activation = l->act});
+}
+
+void ink_modulator_bind(ink_modulator *m, const ink_mmdit_config *config, ink_binder *b) {
+    int n = n_modulator_layers(config);
+    m->layers = ink_alloc_array((size_t)n, sizeof *m->layers);
+    if (m->layers)
+        bind_layers(b, config, m->layers, 0, n);
+    else
+        b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the list of the modulation's layers");
+}
+
+void ink_modulator_release(ink_modulator *m) {
+    ink_free(m->layers);
+    m->layers = NULL;
+}
+
+/* Layers that are on their way to the device together save it from waiting; elsewhere they would only take memory. */
+enum { MOST_AT_ONCE = 4 };
+
+/* What ink_mmdit_modulate is given. */
+typedef struct modulating {
+    ink_ctx *c;
+    const ink_mmdit_config *config;
+    const ink_modulator *modulator; /* NULL: the binder's */
+    ink_binder *binder;
+} modulating;
+
+/* dst[i] = act(x W^T + bias) with n layers from `first` on. */
+static void pass(const modulating *m, const ink_tensor *dst, ink_tensor x, ink_activation act, int first, int n) {
+    ink_binder *b = m->binder;
+    struct ink_modulator_layer passing[MOST_AT_ONCE];
+    const struct ink_modulator_layer *layers = m->modulator ? m->modulator->layers + first : passing;
+    int64_t before = b->stored_bytes;
+    if (!m->modulator) bind_layers(b, m->config, passing, first, n);
+    if (b->status != INK_OK && m->c->status == INK_OK) m->c->status = b->status;
+    for (int i = 0; i < n && m->c->status == INK_OK; i++)
+        ink_linear(m->c, dst[i], x, &layers[i].w, (ink_linear_epilogue){.bias = &layers[i].bias, .activation = act});
     b->stored_bytes = before;
-    if (b->mode != INK_BIND_LOAD) return;
-    for (const passing_layer *l = layers; l < layers + n; l++) {
-        char name[80];
-        snprintf(name, sizeof name, "%s.weight", l->name);
-        ink_bind_drop(b, name);
+    if (b->mode != INK_BIND_LOAD || m->modulator) return;
+    for (int i = first; i < first + n; i++) {
+        char name[64], of_weight[80];
+        snprintf(of_weight, sizeof of_weight, "%s.weight", name_layer(name, m->config, i));
+        ink_bind_drop(b, of_weight);
     }
     ink_store_release(b->store);
 }
 
-void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *b, ink_tensor times,
+void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, const ink_modulator *modulator, ink_binder *b, ink_tensor times,
                         const ink_modulation *modulation) {
-    enum { MOST_AT_ONCE = 4 }; /* that travel to a device together, which saves it from waiting; elsewhere it would take memory */
-    passing_layer layers[MOST_AT_ONCE];
+    const modulating m = {c, config, modulator, b};
     int64_t n = modulation->n_steps, d = config->dim;
     int at_once = b->memory ? MOST_AT_ONCE : 1, n_layers = 2 * (int)config->n_layers;
     size_t mark = ink_arena_mark(c->arena);
     ink_tensor waves = ink_scratch(c, n, TIME_CHANNELS), hidden = ink_scratch(c, n, d), time = ink_scratch(c, n, d);
     ink_timestep_embed(c, waves, times);
-    layers[0] = (passing_layer){"time_text_embed.timestep_embedder.linear_1", .dst = hidden, .x = waves, .act = INK_ACT_SILU};
-    pass(c, b, layers, 1);
+    pass(&m, &hidden, waves, INK_ACT_SILU, TIME_FIRST, 1);
     /* Every use of the time embedding is through a SiLU, so it is applied here, once. */
-    layers[0] = (passing_layer){"time_text_embed.timestep_embedder.linear_2", .dst = time, .x = hidden, .act = INK_ACT_SILU};
-    pass(c, b, layers, 1);
+    pass(&m, &time, hidden, INK_ACT_SILU, TIME_SECOND, 1);
     for (int first = 0; first < n_layers; first += at_once) {
         int n_now = n_layers - first < at_once ? n_layers - first : at_once;
-        for (int k = 0; k < n_now; k++) {
-            int i = first + k;
-            layers[k] = (passing_layer){.dst = ink_rows(modulation->blocks, i * n, n), .x = time};
-            snprintf(layers[k].name, sizeof layers[k].name, "transformer_blocks.%d.%s_mod.1", i / 2, i % 2 == TXT ? "txt" : "img");
-        }
-        pass(c, b, layers, n_now);
+        ink_tensor dst[MOST_AT_ONCE];
+        for (int i = 0; i < n_now; i++) dst[i] = ink_rows(modulation->blocks, (first + i) * n, n);
+        pass(&m, dst, time, INK_ACT_NONE, BLOCKS_FIRST + first, n_now);
     }
-    layers[0] = (passing_layer){"norm_out.linear", .dst = modulation->out, .x = time};
-    pass(c, b, layers, 1);
+    pass(&m, &modulation->out, time, INK_ACT_NONE, BLOCKS_FIRST + n_layers, 1);
     ink_arena_release(c->arena, mark);
 }
 

@@ -14,7 +14,7 @@
  *     text of side 0 | image of side 0 | image of side 1 | text of side 1
  *
  * What depends on the time alone, the modulation (shift, scale and gate of every block), is computed for all steps at once, before
- * the first: ink_mmdit_modulate. Its weights, a third of the model, are loaded block by block for that and then released.
+ * the first: ink_mmdit_modulate. Its weights, a third of the model, are released after that, or even loaded block by block.
  */
 #ifndef INK_MODEL_MMDIT_H
 #define INK_MODEL_MMDIT_H
@@ -59,12 +59,21 @@ ink_modulation ink_modulation_take(ink_ctx *c, const ink_mmdit_config *config, i
 /* The vectors of one step, as those of a run of one step: what is recorded reads them from one place. */
 void ink_modulation_copy_step(ink_ctx *c, const ink_modulation *dst, const ink_modulation *src, int64_t step);
 
+/* The layers that make the modulation: two of the time, one of each block and stream, and one of the network's end. */
+typedef struct ink_modulator {
+    struct ink_modulator_layer *layers; /* owned */
+} ink_modulator;
+
+/* Names all of their tensors to the binder, whose status tells how it went. Release in any case. */
+void ink_modulator_bind(ink_modulator *modulator, const ink_mmdit_config *config, ink_binder *binder);
+void ink_modulator_release(ink_modulator *modulator);
+
 /*
- * Fills modulation for the times [1, n_steps] (sigma as the scheduler hands it to the model, 0..1). Binds the weights one by one
- * with the binder's weights and mode and releases each after use; the binder's store must be empty.
+ * Fills modulation for the times [1, n_steps] (sigma as the scheduler hands it to the model, 0..1), with the layers of modulator.
+ * NULL: binds them one by one with the binder's weights and mode and releases each after use; the binder's store must be empty.
  */
-void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, ink_binder *binder, ink_tensor times,
-                        const ink_modulation *modulation);
+void ink_mmdit_modulate(ink_ctx *c, const ink_mmdit_config *config, const ink_modulator *modulator, ink_binder *binder,
+                        ink_tensor times, const ink_modulation *modulation);
 
 enum { INK_MAX_SIDES = 2 };
 

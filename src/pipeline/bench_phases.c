@@ -132,7 +132,7 @@ static void modulation_setup(work *w) {
 }
 
 static void modulation_call(work *w) {
-    ink_mmdit_modulate(&w->ctx, &w->run->model->config.mmdit, &w->binder, w->times, &w->modulation);
+    ink_mmdit_modulate(&w->ctx, &w->run->model->config.mmdit, NULL, &w->binder, w->times, &w->modulation);
 }
 
 static void modulation_store(ink_bench_case *c, const work *w, ink_bench_time time) {

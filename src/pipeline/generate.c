@@ -105,12 +105,43 @@ static void check_adapters(ink_run *r) {
     r->ctx.status = ink_adapters_check_applied(r->adapters, r->error);
 }
 
+/* Sigmas, and the times that the network is told. */
+static void make_schedule(ink_run *r) {
+    int64_t n_steps = r->request.steps;
+    r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
+    r->times = ink_alloc_array((size_t)n_steps, sizeof *r->times);
+    if (!r->sigmas || !r->times) ink_run_fail_memory(r, "schedule");
+    if (ink_run_failed(r)) return;
+    const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
+    ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
+    ink_scheduler_times(r->times, &schedule, r->sigmas, n_steps);
+}
+
+/* The modulation that a device keeps for later pictures of the same times is that of this one. */
+static bool knows_modulation(const ink_run *r) {
+    return r->request.n_loras == 0 && ink_networks_know(r->networks, r->times, r->request.steps);
+}
+
+/* Where there is room, weights of the modulation come behind those of the transformer, in one go; else a few at a time, later. */
+static void bind_modulator_behind(ink_run *r, ink_binder *transformer) {
+    if (!r->needs[INK_NEED_MODULATION].whole || r->model->synthetic || transformer->status != INK_OK || knows_modulation(r)) return;
+    ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, &r->modulator_store);
+    binder.loaded = NULL;
+    binder.follows = true;
+    binder.uploads = transformer->uploads;
+    ink_modulator_bind(&r->modulator, &r->model->config.mmdit, &binder);
+    transformer->uploads = binder.uploads;
+    transformer->status = binder.status;
+    r->modulator_bytes = binder.stored_bytes;
+}
+
 static void bind_transformer(ink_run *r) {
     const ink_mmdit_config *config = &r->model->config.mmdit;
     ink_need *need = &r->needs[INK_NEED_DENOISE];
     if (ink_run_is_remote(r) && !ink_run_is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
     ink_binder *binder = ink_run_begin_binding(r, INK_TRANSFORMER, need, config->n_layers, r->bound_ahead);
     ink_mmdit_bind(&r->networks->mmdit, config, binder);
+    if (r->bound_ahead) bind_modulator_behind(r, binder);
     ink_run_end_binding(r, INK_TRANSFORMER, need);
 }
 
@@ -150,8 +181,8 @@ static void bind_transformer_ahead(ink_run *r) {
     if (!ink_run_failed(r) && !watched && r->networks->holdings[INK_TRANSFORMER].coming) rehearse(r);
 }
 
-/* Room for the modulation, which a device keeps for later pictures of the same times. True when it holds theirs. */
-static bool take_modulation(ink_run *r, const float *times) {
+/* Room for the modulation, which a device keeps. True when it holds what is to be made. */
+static bool take_modulation(ink_run *r) {
     const ink_mmdit_config *config = &r->model->config.mmdit;
     ink_networks *networks = r->networks;
     int64_t n_steps = r->request.steps;
@@ -159,14 +190,24 @@ static bool take_modulation(ink_run *r, const float *times) {
         r->modulation = ink_modulation_take(&r->ctx, config, n_steps);
         return false;
     }
-    bool known = r->request.n_loras == 0 && ink_networks_know(networks, times, n_steps);
+    bool known = knows_modulation(r);
     if (!known && !ink_networks_take_modulation(networks, &r->ctx, config, n_steps, (size_t)r->kept_bytes))
         ink_run_fail_memory(r, "modulation");
     r->modulation = networks->modulation;
     return known;
 }
 
-static void modulate(ink_run *r, const float *host_times) {
+/* What its weights would take all at once. */
+static void count_modulator(ink_run *r, ink_need *need) {
+    ink_modulator modulator;
+    ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, NULL);
+    ink_modulator_bind(&modulator, &r->model->config.mmdit, &binder);
+    ink_modulator_release(&modulator);
+    if (!ink_run_failed(r)) r->ctx.status = binder.status;
+    need->whole_bytes = binder.stored_bytes;
+}
+
+static void modulate(ink_run *r) {
     const ink_config *config = &r->model->config;
     int64_t n_steps = r->request.steps;
     ink_store store = {0};
@@ -174,19 +215,23 @@ static void modulate(ink_run *r, const float *host_times) {
     ink_tensor times = ink_scratch(&r->ctx, 1, n_steps);
     if (!ink_run_is_dry(r) && !ink_run_failed(r)) {
         ink_tensor host = ink_host_begin(&r->ctx, times, INK_HOST_WRITE);
-        if (!ink_run_failed(r)) memcpy(host.data, host_times, (size_t)n_steps * sizeof *host_times);
+        if (!ink_run_failed(r)) memcpy(host.data, r->times, (size_t)n_steps * sizeof *r->times);
         ink_host_end(&r->ctx, host, times, INK_HOST_WRITE);
     }
     ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, &store);
     binder.loaded = NULL;
-    ink_mmdit_modulate(&r->ctx, &config->mmdit, &binder, times, &r->modulation);
+    const ink_modulator *modulator = r->modulator.layers ? &r->modulator : NULL;
+    ink_mmdit_modulate(&r->ctx, &config->mmdit, modulator, &binder, times, &r->modulation);
     ink_need *need = &r->needs[INK_NEED_MODULATION];
     ink_run_bound(r, &binder, INK_TRANSFORMER, need);
     ink_store_release(&store);
+    ink_store_release(&r->modulator_store);
+    ink_arena_release(&r->arena, mark);
+    if (!ink_run_is_dry(r) || ink_run_failed(r)) return;
     /* Of the files a layer at a time. */
     need->mapped_bytes = 0;
     need->passing_bytes = binder.largest_bytes;
-    ink_arena_release(&r->arena, mark);
+    if (ink_run_is_remote(r)) count_modulator(r, need);
 }
 
 /* Room for what the network says, and the angles of all tokens' positions. */
@@ -209,26 +254,16 @@ static void place_tokens(ink_run *r) {
     ink_run_end_phase(r);
 }
 
-/* What does not change over the steps, beside positions: sigmas and modulation. */
+/* What does not change over the steps, beside positions. */
 static void prepare(ink_run *r) {
-    int64_t n_steps = r->request.steps;
     ink_run_await(r, INK_TRANSFORMER);
     ink_run_begin_phase(r, INK_PHASE_PREPARE, 1);
-    r->sigmas = ink_alloc_array((size_t)n_steps + 1, sizeof *r->sigmas);
-    float *times = ink_alloc_array((size_t)n_steps, sizeof *times);
-    if (!r->sigmas || !times) ink_run_fail_memory(r, "schedule");
-    const ink_scheduler_config schedule = ink_request_schedule(&r->request, r->model);
-    if (!ink_run_failed(r)) {
-        ink_scheduler_sigmas(r->sigmas, &schedule, n_steps, r->n_img);
-        ink_scheduler_times(times, &schedule, r->sigmas, n_steps);
-    }
-    bool known = take_modulation(r, times);
-    if (!known && !ink_run_failed(r)) modulate(r, times);
+    bool known = take_modulation(r);
+    if (!known && !ink_run_failed(r)) modulate(r);
     if (ink_run_is_remote(r) && !ink_run_is_dry(r) && !ink_run_failed(r) && r->request.n_loras == 0 && !known) {
-        r->networks->times = times;
-        times = NULL;
+        r->networks->times = r->times;
+        r->times = NULL;
     }
-    ink_free(times);
     ink_run_unit_done(r);
     ink_run_end_phase(r);
 }
@@ -406,6 +441,7 @@ static void picture(ink_run *r) {
     tokenize(r);
     open_adapters(r);
     take_latents(r);
+    make_schedule(r);
     size_t mark = ink_arena_mark(&r->arena);
     if (!ink_run_failed(r) && !r->networks->holdings[INK_TEXT_ENCODER].held) bind_text_encoder(r);
     bind_transformer_ahead(r);
@@ -428,8 +464,11 @@ static void picture(ink_run *r) {
 static void release(ink_run *r) {
     for (int i = 0; i < r->n_sides; i++) ink_prompt_release(&r->sides[i].prompt);
     ink_free(r->sigmas);
+    ink_free(r->times);
     ink_adapters_close(&r->adapters);
     ink_networks_release(&r->own, r->device);
+    ink_modulator_release(&r->modulator);
+    ink_store_release(&r->modulator_store);
     ink_arena_destroy(&r->arena);
 }
 

@@ -99,7 +99,7 @@ void ink_model_bind_all(ink_binder *binder, const ink_config *config, ink_compon
         ink_arena_create_dry(&arena);
         ink_ctx dry = {.arena = &arena, .error = binder->error};
         ink_modulation modulation = ink_modulation_take(&dry, &config->mmdit, 1);
-        ink_mmdit_modulate(&dry, &config->mmdit, binder, ink_scratch(&dry, 1, 1), &modulation);
+        ink_mmdit_modulate(&dry, &config->mmdit, NULL, binder, ink_scratch(&dry, 1, 1), &modulation);
     } else {
         ink_vae_decoder *decoder = ink_alloc(sizeof *decoder);
         if (decoder)

@@ -133,7 +133,8 @@ void ink_run_await(ink_run *r, ink_component component) {
     ink_holding *h = &r->networks->holdings[component];
     int64_t left = 0;
     if (!h->coming || ink_run_failed(r)) return;
-    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component]);
+    int64_t behind = component == INK_TRANSFORMER ? r->modulator_bytes : 0;
+    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component] + behind);
     while (!ink_run_failed(r) && !ink_uploading_wait(h->coming, 0.1, &left)) {
         r->done = r->total - left;
         report(r, (double)r->done / (double)r->total);

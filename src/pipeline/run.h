@@ -33,8 +33,11 @@ typedef struct ink_run {
     ink_tensor cos, sin;                        /* of the positions of all sides' texts, then of all sides' images */
     ink_tensor velocity;                        /* [n_sides * n_img, channels] */
     bool bound_ahead;                           /* the transformer, before the prompts are read */
-    float *sigmas;                              /* owned: [steps + 1] */
+    float *sigmas, *times;                      /* owned: [steps + 1], [steps] */
     ink_modulation modulation;
+    ink_modulator modulator; /* whose weights have come with the transformer's; else it has no layers */
+    ink_store modulator_store;
+    int64_t modulator_bytes;
     ink_tensor pixels;                         /* [height * width, 3] */
     ink_need needs[INK_N_NEEDS];               /* from a dry run */
     double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */

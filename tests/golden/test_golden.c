@@ -477,7 +477,7 @@ static void check_transformer(const bench *b) {
     ink_tensor times = ink_scratch(&l.ctx, 1, n_steps);
     ink_scheduler_times(times.data, &config->scheduler, stage(b, "sigmas").data, n_steps);
     ink_binder binder = lab_binder(&l, b, INK_TRANSFORMER);
-    ink_mmdit_modulate(&l.ctx, &config->mmdit, &binder, times, &modulation);
+    ink_mmdit_modulate(&l.ctx, &config->mmdit, NULL, &binder, times, &modulation);
     assert_bound(&l, &binder);
     check_modulation(&l, b, &modulation);
 
