@@ -60,13 +60,14 @@ void ink_mmdit_bind(ink_mmdit *m, const ink_mmdit_config *config, ink_binder *b)
     ink_bind_vector(b, &m->txt_norm, config->joint_dim, "txt_norm.weight");
     ink_bind_sensitive_matrix(b, &m->txt_in, d, config->joint_dim, "txt_in.weight");
     ink_bind_vector(b, &m->txt_in_bias, d, "txt_in.bias");
+    ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
+    ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
+    m->n_end_uploads = b->uploads.n;
     for (int i = 0; i < config->n_layers; i++) {
         ink_bind_part(b, i);
         bind_block(m, b, i);
     }
     ink_bind_part(b, -1);
-    ink_bind_sensitive_matrix(b, &m->proj_out, config->in_channels, d, "proj_out.weight");
-    ink_bind_vector(b, &m->proj_out_bias, config->in_channels, "proj_out.bias");
     ink_bind_finish(b);
 }
 
@@ -213,8 +214,8 @@ static const ink_mmdit_block *acquire(ink_ctx *c, ink_mmdit *m, int64_t i, bool 
     if (c->status == INK_OK && ink_bind_acquire(b, i)) {
         bind_block(m, b, (int)i);
         ink_bind_part(b, -1);
-        c->status = b->status;
     }
+    if (c->status == INK_OK) c->status = b->status;
     ink_residency_prefetch(b->residency, i + 1 < m->config->n_layers || last_step ? i + 1 : 0);
     return &m->blocks[i];
 }
@@ -410,6 +411,7 @@ void ink_mmdit_forward(ink_ctx *c, ink_mmdit *m, ink_tensor velocity, const ink_
     size_t mark = ink_arena_mark(c->arena);
     const buffers b = take_buffers(c, &l, input, d);
     ink_residency_begin(m->binder->residency);
+    ink_bind_await(m->binder, m->n_end_uploads);
     embed(c, m, input, &l, &b);
 
     block_modulation txt_mod, img_mod, txt_before, img_before;
@@ -455,6 +457,9 @@ void ink_mmdit_rehearse(ink_ctx *c, const ink_mmdit *m, ink_tensor velocity, con
     enum { BLOCKS = 2 }; /* the last one has no text to finish */
     ink_mmdit_config config = *m->config;
     ink_mmdit few = *m;
+    ink_binder ready = *m->binder;
+    ready.coming = NULL;
+    few.binder = &ready;
     if (config.n_layers > BLOCKS) config.n_layers = BLOCKS;
     few.config = &config;
     ink_mmdit_forward(c, &few, velocity, input, modulation, 0);

@@ -39,7 +39,8 @@ typedef struct ink_mmdit {
     ink_weight img_in, txt_in, proj_out;
     ink_tensor img_in_bias, txt_in_bias, proj_out_bias, txt_norm;
     ink_mmdit_block *blocks; /* owned */
-    ink_binder *binder;      /* borrowed: of blocks that come and go, which it must outlive */
+    ink_binder *binder;      /* borrowed: of blocks that come and go, or are on their way, which it must outlive */
+    size_t n_end_uploads;    /* of the binder's: all but the blocks' */
 } ink_mmdit;
 
 /* Names every tensor but the modulation's to the binder, whose status tells how it went; block i is part i. Release in any case. */

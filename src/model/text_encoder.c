@@ -54,8 +54,8 @@ static const ink_text_layer *acquire(ink_ctx *c, ink_text_encoder *encoder, int6
     if (c->status == INK_OK && ink_bind_acquire(b, i)) {
         bind_layer(&encoder->layers[i], encoder->config, b, (int)i);
         ink_bind_part(b, -1);
-        c->status = b->status;
     }
+    if (c->status == INK_OK) c->status = b->status;
     ink_residency_prefetch(b->residency, i + 1);
     return &encoder->layers[i];
 }

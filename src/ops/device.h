@@ -87,7 +87,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 8 };
+enum { INK_DEVICE_INTERFACE = 9 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {

@@ -3,12 +3,13 @@
 #include "ops/ops_tiers.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #ifdef INK_HAVE_AMX
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 #ifdef INK_HAVE_NEON
 #include <sys/auxv.h>
@@ -94,23 +95,27 @@ static bool worth_choosing(const char *name) {
 
 /* ---- CUDA ------------------------------------------------------------------------------------------------------------ */
 
+enum { MAX_PATH = 4096 };
+
 /* The module lies beside the program or the library that this code is part of, in its lib folder, or above the tests of a build. */
-static void *load_module(void) {
-    enum { MAX_PATH = 4096 };
-    char path[MAX_PATH];
-    const char *named = ink_env("INK_CUDA_MODULE");
-    if (named) return dlopen(named, RTLD_NOW | RTLD_LOCAL);
+static bool find_module(char path[MAX_PATH]) {
     Dl_info here;
-    const char *slash = NULL;
+    const char *named = ink_env("INK_CUDA_MODULE"), *slash = NULL;
+    if (named) return snprintf(path, MAX_PATH, "%s", named) < MAX_PATH;
     if (dladdr((const void *)&tiers, &here) && here.dli_fname) slash = strrchr(here.dli_fname, '/');
     static const char *const folders[] = {"/", "/../lib/", "/inkstone/", "/../lib/inkstone/", "/../"};
-    void *module = NULL;
-    for (size_t i = 0; slash && !module && i < sizeof folders / sizeof *folders; i++) {
+    bool found = false;
+    for (size_t i = 0; slash && !found && i < sizeof folders / sizeof *folders; i++) {
         int n = (int)(slash - here.dli_fname);
-        if (snprintf(path, sizeof path, "%.*s%s" INK_CUDA_MODULE_FILE, n, here.dli_fname, folders[i]) < MAX_PATH)
-            module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        found = snprintf(path, MAX_PATH, "%.*s%s" INK_CUDA_MODULE_FILE, n, here.dli_fname, folders[i]) < MAX_PATH &&
+                access(path, R_OK) == 0;
     }
-    return module ? module : dlopen(INK_CUDA_MODULE_FILE, RTLD_NOW | RTLD_LOCAL);
+    return found;
+}
+
+static void *load_module(void) {
+    char path[MAX_PATH];
+    return dlopen(find_module(path) ? path : INK_CUDA_MODULE_FILE, RTLD_NOW | RTLD_LOCAL);
 }
 
 /* The number behind "cuda:", 0 for "cuda" alone; -1 when the name is another. */
@@ -136,15 +141,33 @@ static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, con
     return true;
 }
 
+static void *load_beside(void *unused) {
+    (void)unused;
+    load_module();
+    return NULL;
+}
+
+/* Starts the driver, and makes the GPU's context while the module and its libraries are loaded: the driver loads some of its own at
+   first, which would wait for those. */
+static void start_driver(int ordinal) {
+    int (*start)(unsigned flags) = NULL;
+    int (*retain_context)(void **context, int device) = NULL;
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *context;
+    void *symbols[2] = {driver ? dlsym(driver, "cuInit") : NULL, driver ? dlsym(driver, "cuDevicePrimaryCtxRetain") : NULL};
+    memcpy(&start, &symbols[0], sizeof start);
+    memcpy(&retain_context, &symbols[1], sizeof retain_context);
+    pthread_t loader;
+    if (!start || !retain_context || start(0) != 0 || pthread_create(&loader, NULL, load_beside, NULL) != 0) return;
+    retain_context(&context, ordinal);
+    pthread_join(loader, NULL);
+}
+
 void ink_device_prepare(const char *name) {
     bool any = strcmp(name, "auto") == 0;
     const char *wanted = any && ink_env("INK_BACKEND") ? ink_env("INK_BACKEND") : name;
     int ordinal = any && ink_env("INK_CPU") ? -1 : strcmp(wanted, "auto") == 0 ? 0 : cuda_ordinal(wanted);
-    void *module = ordinal >= 0 ? load_module() : NULL;
-    void *symbol = module ? dlsym(module, INK_CUDA_MODULE_PREPARE) : NULL;
-    ink_cuda_module_prepare_fn *prepare = NULL;
-    memcpy(&prepare, &symbol, sizeof prepare);
-    if (prepare) prepare(ordinal);
+    char path[MAX_PATH];
+    if (ordinal >= 0 && find_module(path)) start_driver(ordinal);
 }
 
 /* ---- all of them ------------------------------------------------------------------------------------------------------- */

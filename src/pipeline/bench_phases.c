@@ -250,7 +250,7 @@ static ink_status begin_phase(work *w, ink_bench_run *run, const kind *k, bool d
                              .device = &run->session->device,
                              .error = run->error,
                              .loaded = dry ? NULL : tensor_filled,
-                             .loaded_user = w};
+                             .user = w};
     k->bind(w);
     w->binder.loaded = NULL;
     return w->binder.status;

@@ -70,7 +70,8 @@ static void encode_side(ink_run *r, ink_text_encoder *encoder, ink_side *s) {
     s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
 }
 
-/* On a device that has room for all weights they travel while the host goes on, up to ink_run_await. */
+/* On a device that has room for all weights they travel while the host goes on, up to ink_run_await or, block by block, in the
+ * first step. */
 static bool binds_ahead(const ink_run *r) { return !ink_run_is_dry(r) && ink_run_is_remote(r) && r->plan->gpu_keeps_weights; }
 
 static void bind_text_encoder(ink_run *r) {
@@ -82,7 +83,7 @@ static void bind_text_encoder(ink_run *r) {
 }
 
 static void encode_prompts(ink_run *r) {
-    ink_run_await(r, INK_TEXT_ENCODER);
+    ink_run_await(r, INK_TEXT_ENCODER, INK_ALL_UPLOADS);
     ink_run_begin_phase(r, INK_PHASE_TEXT, r->n_sides);
     for (int i = 0; i < r->n_sides && !ink_run_failed(r); i++) {
         encode_side(r, &r->networks->text_encoder, &r->sides[i]);
@@ -122,17 +123,16 @@ static bool knows_modulation(const ink_run *r) {
     return r->request.n_loras == 0 && ink_networks_know(r->networks, r->times, r->request.steps);
 }
 
-/* Where there is room, weights of the modulation come behind those of the transformer, in one go; else a few at a time, later. */
-static void bind_modulator_behind(ink_run *r, ink_binder *transformer) {
+/* Where there is room, weights of the modulation come in one go, ahead of the transformer's; else a few at a time, later. */
+static void bind_modulator_ahead(ink_run *r, ink_binder *transformer) {
     if (!r->needs[INK_NEED_MODULATION].whole || r->model->synthetic || transformer->status != INK_OK || knows_modulation(r)) return;
     ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, &r->modulator_store);
     binder.loaded = NULL;
     binder.follows = true;
-    binder.uploads = transformer->uploads;
     ink_modulator_bind(&r->modulator, &r->model->config.mmdit, &binder);
     transformer->uploads = binder.uploads;
     transformer->status = binder.status;
-    r->modulator_bytes = binder.stored_bytes;
+    r->n_modulator_uploads = binder.uploads.n;
 }
 
 static void bind_transformer(ink_run *r) {
@@ -140,8 +140,8 @@ static void bind_transformer(ink_run *r) {
     ink_need *need = &r->needs[INK_NEED_DENOISE];
     if (ink_run_is_remote(r) && !ink_run_is_dry(r)) ink_replay_release(r->device, &r->networks->forward);
     ink_binder *binder = ink_run_begin_binding(r, INK_TRANSFORMER, need, config->n_layers, r->bound_ahead);
+    if (r->bound_ahead) bind_modulator_ahead(r, binder);
     ink_mmdit_bind(&r->networks->mmdit, config, binder);
-    if (r->bound_ahead) bind_modulator_behind(r, binder);
     ink_run_end_binding(r, INK_TRANSFORMER, need);
 }
 
@@ -178,7 +178,7 @@ static void bind_transformer_ahead(ink_run *r) {
     r->bound_ahead = true;
     bind_transformer(r);
     bool watched = r->ctx.trace || r->ctx.observe; /* by those who want to see what is drawn */
-    if (!ink_run_failed(r) && !watched && r->networks->holdings[INK_TRANSFORMER].coming) rehearse(r);
+    if (!ink_run_failed(r) && !watched && r->networks->holdings[INK_TRANSFORMER].binder.coming) rehearse(r);
 }
 
 /* Room for the modulation, which a device keeps. True when it holds what is to be made. */
@@ -256,7 +256,7 @@ static void place_tokens(ink_run *r) {
 
 /* What does not change over the steps, beside positions. */
 static void prepare(ink_run *r) {
-    ink_run_await(r, INK_TRANSFORMER);
+    ink_run_await(r, INK_TRANSFORMER, r->modulator.layers ? r->n_modulator_uploads : INK_ALL_UPLOADS);
     ink_run_begin_phase(r, INK_PHASE_PREPARE, 1);
     bool known = take_modulation(r);
     if (!known && !ink_run_failed(r)) modulate(r);
@@ -318,6 +318,7 @@ static void denoise(ink_run *r) {
     /* One step tells a dry run what all of them need. */
     for (int64_t step = 0; step < (ink_run_is_dry(r) ? 1 : n_steps) && !ink_run_failed(r); step++) {
         denoise_step(r, &current, step);
+        ink_run_end_bringing(r, INK_TRANSFORMER);
         /* What was queued is not done; waiting costs nothing that a step would notice, and progress is true. */
         if (ink_run_is_remote(r) && !ink_run_is_dry(r)) r->device->memory->wait(r->device);
         keep_latents(r, step);

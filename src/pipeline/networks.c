@@ -7,7 +7,7 @@
 
 void ink_networks_drop(ink_networks *networks, ink_component component) {
     ink_holding *h = &networks->holdings[component];
-    ink_uploading_end(&h->coming, true);
+    ink_bind_end_bringing(&h->binder, true);
     if (component == INK_TEXT_ENCODER) ink_text_encoder_release(&networks->text_encoder);
     if (component == INK_TRANSFORMER) ink_mmdit_release(&networks->mmdit);
     ink_residency_destroy(&h->residency);

@@ -14,7 +14,6 @@ typedef struct ink_holding {
     ink_binder binder;
     ink_store store;
     ink_residency *residency;
-    ink_uploading *coming; /* of the weights, or NULL: all are there */
 } ink_holding;
 
 /*

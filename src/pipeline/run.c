@@ -10,15 +10,17 @@ void ink_run_fail_memory(ink_run *r, const char *what) {
 
 /* ---- progress ------------------------------------------------------------------------------------------------------ */
 
-static void report(ink_run *r, double fraction) {
+static void report_as(ink_run *r, ink_phase phase, int64_t done, int64_t total, double fraction) {
     if (ink_run_is_dry(r) || ink_run_failed(r) || !r->request.progress) return;
     double now = ink_seconds();
-    ink_progress progress = {.phase = r->phase, .done = r->done, .total = r->total, .phase_seconds = now - r->phase_began};
+    ink_progress progress = {.phase = phase, .done = done, .total = total, .phase_seconds = now - r->phase_began};
     progress.fraction = fraction < 1 ? fraction : 1;
     r->last_report = now;
     if (r->request.progress(r->request.progress_user, &progress) != 0)
         r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
 }
+
+static void report(ink_run *r, double fraction) { report_as(r, r->phase, r->done, r->total, fraction); }
 
 static bool report_is_due(const ink_run *r) { return ink_seconds() - r->last_report > 0.1; }
 
@@ -60,8 +62,17 @@ void ink_run_end_phase(ink_run *r) {
 static ink_status tensor_loaded(void *user, const ink_binder *binder) {
     ink_run *r = user;
     if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
-    r->done = binder->mapped_bytes + binder->stored_bytes - (int64_t)binder->uploads.bytes;
+    int64_t done = binder->mapped_bytes + binder->stored_bytes - (int64_t)binder->uploads.bytes;
+    r->done = done > 0 ? done : 0;
     if (report_is_due(r)) report(r, (double)r->done / (double)r->total);
+    return r->ctx.status;
+}
+
+static ink_status weights_awaited(void *user, int64_t left) {
+    ink_run *r = user;
+    if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
+    int64_t total = r->coming_bytes > left ? r->coming_bytes : left;
+    report_as(r, INK_PHASE_LOAD, total - left, total, (double)(total - left) / (double)total);
     return r->ctx.status;
 }
 
@@ -78,7 +89,8 @@ ink_binder ink_run_binder(ink_run *r, ink_component component, ink_store *store)
                         .device = r->device,
                         .error = r->error,
                         .loaded = ink_run_is_dry(r) ? NULL : tensor_loaded,
-                        .loaded_user = r};
+                        .awaited = ink_run_is_dry(r) ? NULL : weights_awaited,
+                        .user = r};
 }
 
 /* Random weights are not made anew at each step. */
@@ -124,27 +136,32 @@ void ink_run_bound(ink_run *r, ink_binder *binder, ink_component component, ink_
 
 void ink_run_end_binding(ink_run *r, ink_component component, ink_need *need) {
     ink_holding *h = &r->networks->holdings[component];
-    h->coming = ink_bind_bring(&h->binder);
+    r->coming_bytes = (int64_t)h->binder.uploads.bytes;
+    ink_bind_bring(&h->binder);
     ink_run_bound(r, &h->binder, component, need);
     ink_run_end_phase(r);
 }
 
-void ink_run_await(ink_run *r, ink_component component) {
+void ink_run_await(ink_run *r, ink_component component, size_t n_uploads) {
     ink_holding *h = &r->networks->holdings[component];
-    int64_t left = 0;
-    if (!h->coming || ink_run_failed(r)) return;
-    int64_t behind = component == INK_TRANSFORMER ? r->modulator_bytes : 0;
-    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component] + behind);
-    while (!ink_run_failed(r) && !ink_uploading_wait(h->coming, 0.1, &left)) {
-        r->done = r->total - left;
-        report(r, (double)r->done / (double)r->total);
-        if (!ink_run_failed(r) && atomic_load(&r->session->cancel))
-            r->ctx.status = ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
-    }
-    ink_uploading_end(&h->coming, ink_run_failed(r));
+    if (!h->binder.coming || ink_run_failed(r)) return;
+    ink_run_begin_phase(r, INK_PHASE_LOAD, r->component_bytes[component]);
+    ink_bind_await(&h->binder, n_uploads);
+    if (!ink_run_failed(r)) r->ctx.status = h->binder.status;
+    if (n_uploads == INK_ALL_UPLOADS) ink_bind_end_bringing(&h->binder, ink_run_failed(r));
     ink_check_device(&r->ctx);
     /* Nothing was queued here that is to be done by now: the device would be waited for until other weights, too, are there. */
     account_phase(r);
+}
+
+void ink_run_end_bringing(ink_run *r, ink_component component) {
+    ink_holding *h = &r->networks->holdings[component];
+    if (!h->binder.coming || ink_run_failed(r)) return;
+    ink_bind_end_bringing(&h->binder, false);
+    ink_check_device(&r->ctx);
+    double now = ink_seconds();
+    r->session->stats.phase_seconds[INK_PHASE_LOAD] += now - r->phase_began;
+    r->phase_began = now;
 }
 
 void ink_run_leave(ink_run *r, ink_component component) {
@@ -154,5 +171,6 @@ void ink_run_leave(ink_run *r, ink_component component) {
               !(component == INK_TRANSFORMER && r->request.n_loras > 0);
     h->binder.error = NULL; /* of this run */
     h->binder.adapters = NULL;
+    h->binder.awaited = NULL;
     if (!h->held) ink_networks_drop(r->networks, component);
 }

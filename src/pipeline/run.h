@@ -37,7 +37,8 @@ typedef struct ink_run {
     ink_modulation modulation;
     ink_modulator modulator; /* whose weights have come with the transformer's; else it has no layers */
     ink_store modulator_store;
-    int64_t modulator_bytes;
+    size_t n_modulator_uploads;
+    int64_t coming_bytes;                      /* of the last binding that others follow */
     ink_tensor pixels;                         /* [height * width, 3] */
     ink_need needs[INK_N_NEEDS];               /* from a dry run */
     double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */
@@ -81,8 +82,11 @@ void ink_run_bound(ink_run *run, ink_binder *binder, ink_component component, in
 ink_binder *ink_run_begin_binding(ink_run *run, ink_component component, const ink_need *need, int64_t n_parts, bool follows);
 void ink_run_end_binding(ink_run *run, ink_component component, ink_need *need);
 
-/* Waits for what is on its way, in a phase of its own. */
-void ink_run_await(ink_run *run, ink_component component);
+/* Waits for what is on its way, the first n_uploads of it or all (INK_ALL_UPLOADS), in a phase of its own. */
+void ink_run_await(ink_run *run, ink_component component, size_t n_uploads);
+
+/* After the first pass through a network whose weights were on their way: by now all are there, and the time was spent on that. */
+void ink_run_end_bringing(ink_run *run, ink_component component);
 
 /*
  * Ends the use of a component: its files' pages need not stay with this process, and what was converted is freed, unless the

@@ -145,7 +145,7 @@ static void count_converted(ink_binder *binder, const ink_tensor_info *info) {
 
 static void report_loaded(ink_binder *binder) {
     if (binder->status == INK_OK && binder->mode == INK_BIND_LOAD && binder->loaded)
-        binder->status = binder->loaded(binder->loaded_user, binder);
+        binder->status = binder->loaded(binder->user, binder);
 }
 
 /* ---- random numbers -------------------------------------------------------------------------------------------------- */
@@ -580,6 +580,7 @@ void ink_bind_part(ink_binder *binder, int64_t part) {
 
 bool ink_bind_acquire(ink_binder *binder, int64_t part) {
     ink_residency *r = binder->residency;
+    if (binder->coming) ink_bind_await(binder, r ? r->parts[part].n_uploads : INK_ALL_UPLOADS);
     if (ink_residency_stays(r, part)) return false;
     if (r->shuttle) {
         ink_shuttle_acquire(r->shuttle, ink_residency_index(r, part));

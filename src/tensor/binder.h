@@ -51,6 +51,7 @@ typedef struct ink_binder {
     const struct ink_device *device; /* ... of which device */
     ink_upload_list uploads;         /* to there, of numbers as files hold them */
     bool follows;                    /* ... which are left for ink_bind_bring */
+    ink_uploading *coming;           /* ... which has begun to bring them; NULL: nothing is on its way */
     int64_t n_together;              /* set by ink_bind_together */
     ink_placed_run runs[INK_N_RUNS];
     ink_residency *residency; /* NULL, or what stays of the parts that the model names */
@@ -67,7 +68,9 @@ typedef struct ink_binder {
     int64_t largest_converted_bytes; /* ... that is converted, and of use no longer than that takes */
     /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
     ink_status (*loaded)(void *user, const struct ink_binder *binder);
-    void *loaded_user;
+    /* May be NULL: called about ten times a second while weights are awaited of which `left` bytes have not been sent; the same. */
+    ink_status (*awaited)(void *user, int64_t left);
+    void *user; /* of both */
     /* May be NULL: called for each matrix and convolution, as the file holds it, with the type that it takes at this precision. */
     void (*chosen)(void *user, const ink_tensor_info *info, const ink_weight *stored, ink_dtype form);
     void *chosen_user;
@@ -106,7 +109,8 @@ void ink_bind_part(ink_binder *binder, int64_t part);
 
 /*
  * Before a part is used. True: it comes and goes, and its tensors are to be named once more, now to be loaded, up to
- * ink_bind_part(binder, -1). False: it is there, or on a device will be when it is needed. ink_residency_release ends its use.
+ * ink_bind_part(binder, -1). False: it is there, or on a device will be when it is needed, unless the status says otherwise.
+ * ink_residency_release ends its use.
  */
 bool ink_bind_acquire(ink_binder *binder, int64_t part);
 
@@ -123,10 +127,15 @@ void ink_bind_together(ink_binder *binder, int64_t n);
 void ink_bind_finish(ink_binder *binder);
 
 /*
- * After a binding: starts to bring what `follows`, which ends that; it is there after ink_uploading_end. NULL: nothing does, as
- * after ink_bind_finish.
+ * After a binding: starts to bring what `follows`, in the order in which it was bound, which ends that. What is queued from then on
+ * sees a part once it has been acquired, and the first n_uploads of `uploads` once they have been awaited.
  */
-ink_uploading *ink_bind_bring(ink_binder *binder);
+#define INK_ALL_UPLOADS SIZE_MAX
+void ink_bind_bring(ink_binder *binder);
+void ink_bind_await(ink_binder *binder, size_t n_uploads);
+
+/* After all of it has been awaited, or with `stop` before. Without effect when nothing is on its way. */
+void ink_bind_end_bringing(ink_binder *binder, bool stop);
 
 /* Marks every tensor whose name starts with prefix as known though not needed. */
 void ink_bind_ignore(ink_binder *binder, const char *prefix);

@@ -30,9 +30,11 @@ typedef struct ink_device_memory {
     void *(*staging)(const struct ink_device *, int64_t i);
     void (*send)(const struct ink_device *, int64_t i, void *dst, size_t bytes);
     /* What is sent in between comes after all that was queued before the first, and beside what is queued after it; what is queued
-       after the second sees it. Several may have begun, and each needs an end; nothing is recorded at either. `wait` does not wait
-       for what is being sent. */
+       after the second sees it. see_sent, in between: so does, in both queues, what is queued from here on of what has been sent up
+       to here. Several may have begun, and each needs an end; nothing is recorded at any of the three. `wait` does not wait for
+       what is being sent. */
     void (*begin_sending)(const struct ink_device *);
+    void (*see_sent)(const struct ink_device *);
     void (*end_sending)(const struct ink_device *);
     void (*wait)(const struct ink_device *); /* until all that was queued is done */
     void (*info)(const struct ink_device *, int64_t *free_bytes, int64_t *total_bytes);

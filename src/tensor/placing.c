@@ -88,6 +88,7 @@ static void place_bytes(ink_binder *binder, const void **data, int64_t size, int
         ink_upload_later(&upload, &binder->uploads, place, *data, (size_t)size);
     else
         ink_upload_bytes(&upload, place, *data, (size_t)size);
+    if (binder->part) binder->part->n_uploads = binder->uploads.n;
     if (!binder->follows && binder->uploads.bytes >= PENDING_BYTES) ink_upload_all(&upload, &binder->uploads);
     note_failure(binder, name);
     *data = place;
@@ -107,13 +108,24 @@ void ink_bind_finish(ink_binder *binder) {
     upload_all(binder, &upload);
 }
 
-ink_uploading *ink_bind_bring(ink_binder *binder) {
-    if (!binder->follows) return NULL;
+void ink_bind_bring(ink_binder *binder) {
+    if (!binder->follows) return;
     const ink_upload upload = upload_of(binder);
-    ink_uploading *uploading = binder->status == INK_OK ? ink_upload_start(&upload, &binder->uploads) : NULL;
+    if (binder->status == INK_OK) binder->coming = ink_upload_start(&upload, &binder->uploads);
     binder->follows = false;
-    if (!uploading) upload_all(binder, &upload);
-    return uploading;
+    if (!binder->coming) upload_all(binder, &upload);
+}
+
+void ink_bind_await(ink_binder *binder, size_t n_uploads) {
+    int64_t left;
+    while (binder->coming && binder->status == INK_OK && !ink_uploading_wait(binder->coming, n_uploads, 0.1, &left))
+        if (binder->awaited) binder->status = binder->awaited(binder->user, left);
+}
+
+void ink_bind_end_bringing(ink_binder *binder, bool stop) {
+    if (!binder->coming) return;
+    ink_uploading_end(&binder->coming, stop);
+    note_failure(binder, NULL);
 }
 
 /* runs: of data, scales and biases, or NULL. */

@@ -24,6 +24,7 @@ typedef struct ink_part {
     int64_t stored_bytes; /* converted, or on a device, while the part stays */
     int64_t buffer_bytes; /* ... while it comes and goes: the same, and what alignment takes */
     int64_t file_bytes;   /* to read, for either */
+    size_t n_uploads;     /* of those that follow the binding (ink_binder): up to the end of the part */
     struct ink_part_range *ranges;
     size_t n_ranges, capacity;
 } ink_part;

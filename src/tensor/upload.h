@@ -44,15 +44,16 @@ void ink_upload_all(const ink_upload *upload, ink_upload_list *list);
 void ink_upload_forget(ink_upload_list *list);
 
 /*
- * Copies that are under way beside what the device is given to do, which does not see the bytes before ink_uploading_end. Starting
+ * Copies that are under way, in the order of the list, beside what the device is given to do, which sees of the bytes what has been
+ * waited for. Starting
  * takes what the list holds; NULL: there is nothing, or no memory or thread for it, and the list is as it was. Others that use the
  * same threads wait their turn; without threads nothing else may be sent meanwhile.
  */
 typedef struct ink_uploading ink_uploading;
 ink_uploading *ink_upload_start(const ink_upload *upload, ink_upload_list *list);
 
-/* Waits, for some time at most. True when all has been sent; *left: the bytes that have not. */
-bool ink_uploading_wait(ink_uploading *uploading, double seconds, int64_t *left);
+/* Waits, for some time at most. True when the first n items of the list have been sent, or all; *left: the bytes that have not. */
+bool ink_uploading_wait(ink_uploading *uploading, size_t n, double seconds, int64_t *left);
 
 /* Waits until all has been sent, or with `stop` until what has begun is, and releases it. NULL inside: nothing. */
 void ink_uploading_end(ink_uploading **uploading, bool stop);

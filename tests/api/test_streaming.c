@@ -219,6 +219,26 @@ static void test_text_encoder(void **state) {
     bench_close(&b);
 }
 
+/* Weights that are slower than what is done with them: the first step takes each block as it comes. */
+static void test_following(void **state) {
+    (void)state;
+    static float expected[N_VALUES], found[N_VALUES];
+    test_bench b = bench_open(INK_PRECISION_AUTO);
+    ink_request request = request_of(&b);
+    draw(&b, &request, expected);
+    lagging_device_reset_counts();
+    draw(&b, &request, found);
+    assert_int_equal(lagging_device_counts().n_beside, 0);
+    assert_memory_equal(found, expected, sizeof found);
+    lagging_device_let_senders_lag(true);
+    ink_networks_release(&b.session->networks, &b.session->device);
+    draw(&b, &request, found);
+    assert_memory_equal(found, expected, sizeof found);
+    assert_true(lagging_device_counts().n_beside > 0);
+    lagging_device_let_senders_lag(false);
+    bench_close(&b);
+}
+
 /* Pictures of one session, with and without a budget, of two sizes. */
 static void test_in_turn(void **state) {
     (void)state;
@@ -393,7 +413,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_precisions),   cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_in_turn),
         cmocka_unit_test(test_small_device), cmocka_unit_test(test_lora),         cmocka_unit_test(test_denied_memory),
-        cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_cancelled),    cmocka_unit_test(test_following),
     };
     int failed = cmocka_run_group_tests_name("what is aside lags", tests, NULL, NULL);
     return failed + cmocka_run_group_tests_name("the rest lags", tests, let_main_lag, NULL);

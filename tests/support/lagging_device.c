@@ -1,10 +1,13 @@
 /* lagging_device.c - queues of calls that are run as late as they may be. */
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
 #include "support/lagging_device.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "ops/ref/ref_ops.h"
 #include "tensor/dtype.h"
@@ -459,8 +462,11 @@ static void move(const ink_device *d, void *dst, const void *src, size_t bytes) 
 enum { STAGING_BYTES = 1000 };
 static unsigned char stagings[INK_N_STAGINGS][STAGING_BYTES];
 
+static atomic_bool senders_lag;
+
 static void *staging(const ink_device *d, int64_t i) {
     (void)d;
+    if (atomic_load(&senders_lag)) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     return stagings[i];
 }
 
@@ -496,9 +502,9 @@ static void begin_sending(const ink_device *d) {
     n_sending++;
 }
 
-static void end_sending(const ink_device *d) {
+static void see_sent(const ink_device *d) {
     (void)d;
-    if (n_sending-- == 0 || s.record) fail("sending ends that has not begun, or within a record");
+    if (n_sending == 0 || s.record) fail("what is sent is looked for when nothing is, or within a record");
     pthread_mutex_lock(&beside.lock);
     for (size_t i = 0; i < beside.n; i++) {
         memcpy(beside.pieces[i].dst, beside.pieces[i].bytes, beside.pieces[i].n);
@@ -508,6 +514,11 @@ static void end_sending(const ink_device *d) {
     beside.pieces = NULL;
     beside.n = beside.capacity = 0;
     pthread_mutex_unlock(&beside.lock);
+}
+
+static void end_sending(const ink_device *d) {
+    see_sent(d);
+    n_sending--;
 }
 
 static void tell(const ink_device *d, int64_t *free_bytes, int64_t *total_bytes) {
@@ -591,10 +602,10 @@ static void close_device(ink_device *device) {
 }
 
 ink_device lagging_device(int64_t total_bytes) {
-    static const ink_device_memory memory = {take_device,   give_device, take_shared,    give_shared,   move,        move,
-                                             STAGING_BYTES, staging,     send,           begin_sending, end_sending, wait_for_all,
-                                             tell,          failure,     begin_aside,    end_aside,     join_aside,  record_begin,
-                                             record_end,    replay,      record_release, fetch,         await,       leave};
+    static const ink_device_memory memory = {
+        take_device,   give_device, take_shared, give_shared,    move,  move,    STAGING_BYTES, staging,   send,
+        begin_sending, see_sent,    end_sending, wait_for_all,   tell,  failure, begin_aside,   end_aside, join_aside,
+        record_begin,  record_end,  replay,      record_release, fetch, await,   leave};
     static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
                                 rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
                                 rope_half,   attention,          silu_mul,
@@ -607,6 +618,8 @@ ink_device lagging_device(int64_t total_bytes) {
 }
 
 void lagging_device_let_main_lag(bool lags) { main_lags = lags; }
+
+void lagging_device_let_senders_lag(bool lag) { atomic_store(&senders_lag, lag); }
 
 lagging_counts lagging_device_counts(void) { return s.counts; }
 

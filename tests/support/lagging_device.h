@@ -1,8 +1,8 @@
 /*
  * lagging_device.h - a stand-in on the host for a device with memory of its own, which does what it is told as late as it may: work
  * aside when it is joined, or the other work when work aside waits for it, copies to slots when they are awaited, what is sent
- * beside the work when that ends; until then there is NaN. Its ops are those of `ref`. Recorded work is kept and replayed. There is
- * one at a time.
+ * beside the work when it is to be seen; until then there is NaN. Its ops are those of `ref`. Recorded work is kept and replayed.
+ * There is one at a time.
  */
 #ifndef INK_TEST_LAGGING_DEVICE_H
 #define INK_TEST_LAGGING_DEVICE_H
@@ -22,6 +22,9 @@ ink_device lagging_device(int64_t total_bytes);
 
 /* Which of the two queues is late from the next device on: what is aside, as at first, or the other one. */
 void lagging_device_let_main_lag(bool lags);
+
+/* Whether it takes a moment until a piece may be filled anew, so that ops catch up with what is sent beside them. */
+void lagging_device_let_senders_lag(bool lag);
 
 lagging_counts lagging_device_counts(void);
 void lagging_device_reset_counts(void);

@@ -109,7 +109,7 @@ static void test_beside(void **state) {
             assert_int_equal(lists[i].n, 0);
         }
         for (int i = 0; i < 2; i++) {
-            while (!ink_uploading_wait(uploads[i], 0.01, &left)) assert_in_range(left, 0, (int64_t)N * SIZE);
+            while (!ink_uploading_wait(uploads[i], N, 0.01, &left)) assert_in_range(left, 0, (int64_t)N * SIZE);
             assert_int_equal(left, 0);
             ink_uploading_end(&uploads[i], false);
             assert_null(uploads[i]);

@@ -296,7 +296,7 @@ static void test_loaded_is_told_and_may_stop(void **state) {
         int calls = 0;
         ink_binder binder = {.weights = weights, .mode = (ink_bind_mode)mode, .store = &store, .error = &error};
         binder.loaded = stop_at_second;
-        binder.loaded_user = &calls;
+        binder.user = &calls;
         ink_tensor vector;
         for (int i = 0; i < 3; i++) ink_bind_vector(&binder, &vector, 6, "odd");
         assert_int_equal(calls, mode == INK_BIND_LOAD ? 2 : 0);

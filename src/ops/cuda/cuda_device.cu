@@ -175,9 +175,3 @@ extern "C" __attribute__((visibility("default"))) const char *ink_cuda_module_op
     device->close = close_device;
     return nullptr;
 }
-
-extern "C" __attribute__((visibility("default"))) void ink_cuda_module_prepare(int ordinal) {
-    int n = 0;
-    if (cudaGetDeviceCount(&n) == cudaSuccess && ordinal < n && cudaSetDevice(ordinal) == cudaSuccess) cudaFree(nullptr);
-    cudaGetLastError();
-}

@@ -76,6 +76,14 @@ static void begin_sending(const ink_device *device) {
     c->n_sending++;
 }
 
+static void see_sent(const ink_device *device) {
+    ink_cuda *c = ink_cuda_of(device);
+    if (ink_cuda_failed(c)) return;
+    std::lock_guard<std::mutex> alone(c->staging->sending);
+    if (!ink_cuda_ok(c, cudaEventRecord(c->sent, c->copies), "upload")) return;
+    for (cudaStream_t lane : {c->stream, c->other.stream}) ink_cuda_ok(c, cudaStreamWaitEvent(lane, c->sent, 0), "upload");
+}
+
 static void end_sending(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
     if (!ink_cuda_failed(c) && ink_cuda_ok(c, cudaEventRecord(c->sent, c->copies), "upload"))
@@ -335,6 +343,8 @@ static void record_release(const ink_device *device, void *record) {
 }
 
 const ink_device_memory ink_cuda_memory = {
-    alloc, release, alloc_shared, release_shared, upload, download, STAGING_BYTES, staging, send, begin_sending, end_sending, wait,
-    info, failure, begin_aside, end_aside, join_aside, record_begin, record_end, replay, record_release, fetch, await, leave,
+    alloc,    release,      alloc_shared, release_shared, upload,      download,  STAGING_BYTES,
+    staging,  send,         begin_sending, see_sent,      end_sending, wait,      info,
+    failure,  begin_aside,  end_aside,    join_aside,     record_begin, record_end, replay,
+    record_release, fetch,  await,        leave,
 };

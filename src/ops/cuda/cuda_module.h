@@ -8,15 +8,11 @@
 
 #define INK_CUDA_MODULE_FILE "libinkstone_cuda.so"
 #define INK_CUDA_MODULE_OPEN "ink_cuda_module_open"
-#define INK_CUDA_MODULE_PREPARE "ink_cuda_module_prepare"
 
 /*
  * Opens the GPU of that number. NULL when it went well; device->close ends its use. Else why it cannot be used, in static storage.
  * `interface`: INK_DEVICE_INTERFACE as the caller knows it.
  */
 typedef const char *ink_cuda_module_open_fn(ink_device *device, int ordinal, int interface);
-
-/* Starts the driver and makes the GPU's context, which takes most of the time of the first opening. */
-typedef void ink_cuda_module_prepare_fn(int ordinal);
 
 #endif
