@@ -197,7 +197,7 @@ static bool take_modulation(ink_run *r) {
     return known;
 }
 
-/* What its weights would take all at once. */
+/* What its weights would take all at once, which without a LoRA they may. */
 static void count_modulator(ink_run *r, ink_need *need) {
     ink_modulator modulator;
     ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, NULL);
@@ -231,7 +231,7 @@ static void modulate(ink_run *r) {
     /* Of the files a layer at a time. */
     need->mapped_bytes = 0;
     need->passing_bytes = binder.largest_bytes;
-    if (ink_run_is_remote(r)) count_modulator(r, need);
+    if (ink_run_is_remote(r) && r->request.n_loras == 0) count_modulator(r, need);
 }
 
 /* Room for what the network says, and the angles of all tokens' positions. */

@@ -294,12 +294,12 @@ enum { DIM = 40, RANK = 2, N_LORA = 4 * N_BLOCKS };
 static void write_lora(const char *path) {
     ink_writer_tensor tensors[N_LORA];
     static char names[N_LORA][100];
-    float values[4 * DIM * RANK];
+    float values[6 * DIM * RANK];
     ink_safetensors_writer writer;
     ink_error error;
     for (int i = 0; i < N_LORA; i++) {
-        const char *layer = i & 1 ? "attn.to_q" : "img_mlp.net.0.proj";
-        int64_t out = i & 1 ? DIM : 4 * DIM;
+        const char *layer = i & 1 ? "attn.to_q" : i < 4 ? "img_mod.1" : "img_mlp.net.0.proj";
+        int64_t out = i & 1 ? DIM : i < 4 ? 6 * DIM : 4 * DIM;
         bool up = i & 2;
         snprintf(names[i], sizeof names[i], "transformer.transformer_blocks.%d.%s.lora_%c.weight", i / 4, layer, up ? 'B' : 'A');
         tensors[i] = (ink_writer_tensor){

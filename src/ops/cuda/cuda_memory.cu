@@ -69,25 +69,27 @@ static void send(const ink_device *device, int64_t i, void *dst, size_t bytes) {
         ink_cuda_ok(c, cudaEventRecord(c->staging->sent[i], c->copies), "upload");
 }
 
+/* What is queued in one stream from here on waits for what the other has been given. */
+static bool follow(ink_cuda *c, cudaStream_t second, cudaStream_t first) {
+    return ink_cuda_ok(c, cudaEventRecord(c->sent, first), "upload") &&
+           ink_cuda_ok(c, cudaStreamWaitEvent(second, c->sent, 0), "upload");
+}
+
 static void begin_sending(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
-    if (!ink_cuda_failed(c) && ink_cuda_ok(c, cudaEventRecord(c->sent, c->stream), "upload"))
-        ink_cuda_ok(c, cudaStreamWaitEvent(c->copies, c->sent, 0), "upload");
+    if (!ink_cuda_failed(c)) follow(c, c->copies, c->stream);
     c->n_sending++;
 }
 
 static void see_sent(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
-    if (ink_cuda_failed(c)) return;
     std::lock_guard<std::mutex> alone(c->staging->sending);
-    if (!ink_cuda_ok(c, cudaEventRecord(c->sent, c->copies), "upload")) return;
-    for (cudaStream_t lane : {c->stream, c->other.stream}) ink_cuda_ok(c, cudaStreamWaitEvent(lane, c->sent, 0), "upload");
+    if (!ink_cuda_failed(c) && follow(c, c->stream, c->copies)) follow(c, c->other.stream, c->copies);
 }
 
 static void end_sending(const ink_device *device) {
     ink_cuda *c = ink_cuda_of(device);
-    if (!ink_cuda_failed(c) && ink_cuda_ok(c, cudaEventRecord(c->sent, c->copies), "upload"))
-        ink_cuda_ok(c, cudaStreamWaitEvent(c->stream, c->sent, 0), "upload");
+    if (!ink_cuda_failed(c)) follow(c, c->stream, c->copies);
     c->n_sending--;
 }
 
@@ -178,10 +180,19 @@ static void release_shared(const ink_device *device, void *memory) {
         cudaFreeHost(memory);
 }
 
+/*
+ * Up to this size the driver sends bytes with its commands. More takes a copy engine, for which a stream may wait until another one
+ * has no copies left: so while there are some, it goes behind them.
+ */
+constexpr size_t SENT_WITH_COMMANDS = (size_t)64 << 10;
+
 /* The driver has read pageable memory by the time it returns. */
 static void upload(const ink_device *device, void *dst, const void *src, size_t bytes) {
     ink_cuda *c = ink_cuda_of(device);
-    if (!ink_cuda_failed(c)) ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream), "upload");
+    const bool behind = c->n_sending > 0 && bytes > SENT_WITH_COMMANDS;
+    if (ink_cuda_failed(c) || (behind && !follow(c, c->copies, c->stream))) return;
+    ink_cuda_ok(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, behind ? c->copies : c->stream), "upload");
+    if (behind) follow(c, c->stream, c->copies);
 }
 
 static void download(const ink_device *device, void *dst, const void *src, size_t bytes) {
