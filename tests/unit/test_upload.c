@@ -87,6 +87,41 @@ static void test_list(void **state) {
     free(dst);
 }
 
+/* What has been waited for is there, while the rest is still under way. */
+static void test_in_order(void **state) {
+    (void)state;
+    enum { N = 12, SIZE = 10001, STEP = 3 };
+    unsigned char *src = noise((size_t)N * SIZE), dst[SIZE], *there[N];
+    ink_device device = lagging_device(64 << 20);
+    lagging_device_let_senders_lag(true);
+    for (int i = 0; i < N; i++) assert_non_null(there[i] = device.memory->alloc(&device, SIZE));
+    for (int64_t n_threads = 1; n_threads <= 3; n_threads += 2) {
+        ink_threads *threads = ink_threads_create(n_threads);
+        const ink_upload upload = {NULL, threads, device.memory, &device};
+        ink_upload_list list = {.n = 0};
+        int64_t left;
+        for (int i = 0; i < N; i++) ink_upload_later(&upload, &list, there[i], src + (size_t)i * SIZE, SIZE);
+        ink_uploading *uploading = ink_upload_start(&upload, &list);
+        assert_non_null(uploading);
+        for (int n = 0; n <= N; n += STEP) {
+            while (!ink_uploading_wait(uploading, (size_t)n, 0.01, &left)) continue;
+            assert_in_range(left, 0, (int64_t)(N - n) * SIZE);
+            for (int i = 0; i < n; i++) {
+                device.memory->download(&device, dst, there[i], SIZE);
+                assert_memory_equal(dst, src + (size_t)i * SIZE, SIZE);
+            }
+        }
+        ink_uploading_end(&uploading, false);
+        for (int i = 0; i < N; i++) device.memory->upload(&device, there[i], dst, SIZE);
+        ink_threads_destroy(threads);
+    }
+    lagging_device_let_senders_lag(false);
+    for (int i = 0; i < N; i++) device.memory->release(&device, there[i]);
+    assert_null(device.memory->failure(&device));
+    device.close(&device);
+    free(src);
+}
+
 /* What is under way is there in the end, or has been left out. */
 static void test_beside(void **state) {
     (void)state;
@@ -158,7 +193,7 @@ static void test_mapping(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_list), cmocka_unit_test(test_beside),
-                                       cmocka_unit_test(test_mapping)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory), cmocka_unit_test(test_list), cmocka_unit_test(test_in_order),
+                                       cmocka_unit_test(test_beside), cmocka_unit_test(test_mapping)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
