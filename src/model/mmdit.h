@@ -14,7 +14,8 @@
  *     text of side 0 | image of side 0 | image of side 1 | text of side 1
  *
  * What depends on the time alone, the modulation (shift, scale and gate of every block), is computed for all steps at once, before
- * the first: ink_mmdit_modulate. Its weights, a third of the model, are released after that, or even loaded block by block.
+ * the first: ink_mmdit_modulate. Its weights, a third of the model, are loaded for that alone: block by block, or
+ * where there is room all of them.
  */
 #ifndef INK_MODEL_MMDIT_H
 #define INK_MODEL_MMDIT_H

@@ -114,7 +114,6 @@ static void sum_up_device(ink_memory_plan *plan, const ink_need needs[INK_N_NEED
     plan->gpu_host_bytes = 0;
     for (int i = 0; i < INK_N_NEEDS; i++) {
         most = larger(most, total_on_device(&needs[i], needs[i].n_stay));
-        if (needs[i].whole) all += needs[i].whole_bytes - needs[i].stored_bytes;
         plan->gpu_host_bytes = larger(plan->gpu_host_bytes, cargo_bytes(&needs[i]));
     }
     plan->gpu_weight_bytes = plan->gpu_keeps_weights ? all : most;
@@ -143,9 +142,9 @@ ink_status ink_budget_apply_device(ink_memory_plan *plan, ink_need needs[INK_N_N
     plan->gpu_least_bytes = around + least;
     plan->gpu_keeps_weights = around + all <= limit;
     for (int i = 0; i < INK_N_NEEDS; i++) {
-        ink_need *need = &needs[i];
-        int64_t more = need->whole_bytes - need->stored_bytes;
-        need->whole = plan->gpu_keeps_weights && more > 0 && around + all + more <= limit;
+        int64_t more = needs[i].whole_bytes - needs[i].stored_bytes;
+        needs[i].whole = plan->gpu_keeps_weights && more > 0 && around + all + more <= limit;
+        if (needs[i].whole) all += more;
     }
     sum_up_device(plan, needs, around, all);
     if (plan->gpu_least_bytes > limit)

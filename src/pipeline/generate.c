@@ -125,7 +125,7 @@ static bool knows_modulation(const ink_run *r) {
 
 /* Where there is room, weights of the modulation come in one go, ahead of the transformer's; else a few at a time, later. */
 static void bind_modulator_ahead(ink_run *r, ink_binder *transformer) {
-    if (!r->needs[INK_NEED_MODULATION].whole || r->model->synthetic || transformer->status != INK_OK || knows_modulation(r)) return;
+    if (!r->needs[INK_NEED_MODULATION].whole || transformer->status != INK_OK || knows_modulation(r)) return;
     ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, &r->modulator_store);
     binder.loaded = NULL;
     binder.follows = true;
@@ -197,7 +197,7 @@ static bool take_modulation(ink_run *r) {
     return known;
 }
 
-/* What its weights would take all at once, which without a LoRA they may. */
+/* What its weights would take all at once, which those of files may that nothing is added to. */
 static void count_modulator(ink_run *r, ink_need *need) {
     ink_modulator modulator;
     ink_binder binder = ink_run_binder(r, INK_TRANSFORMER, NULL);
@@ -231,7 +231,7 @@ static void modulate(ink_run *r) {
     /* Of the files a layer at a time. */
     need->mapped_bytes = 0;
     need->passing_bytes = binder.largest_bytes;
-    if (ink_run_is_remote(r) && r->request.n_loras == 0) count_modulator(r, need);
+    if (ink_run_is_remote(r) && r->request.n_loras == 0 && !r->model->synthetic) count_modulator(r, need);
 }
 
 /* Room for what the network says, and the angles of all tokens' positions. */

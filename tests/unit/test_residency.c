@@ -144,6 +144,26 @@ static void test_device_budget(void **state) {
     apply_device(plan.gpu_least_bytes - 1, 0, INK_ERROR_MEMORY, "247 MiB|at the least|smaller picture");
 }
 
+/* A need that may be held whole is, where all the others leave room for that. */
+static void test_whole(void **state) {
+    (void)state;
+    enum { PASSING = 3 << 20, WHOLE = 90 << 20 };
+    const int64_t all = SCRATCH + EXTRA + VAE + PASSING,
+                  limits[] = {all + WHOLE - PASSING, all + WHOLE - PASSING - 1, all, all - 1};
+    for (int i = 0; i < 4; i++) {
+        ink_need needs[INK_N_NEEDS] = {{.n_parts = 0}};
+        ink_error error;
+        ink_memory_plan plan = {.scratch_bytes = SCRATCH};
+        needs[INK_NEED_VAE].stored_bytes = VAE;
+        needs[INK_NEED_MODULATION] = (ink_need){.stored_bytes = PASSING, .whole_bytes = WHOLE};
+        assert_int_equal(ink_budget_apply_device(&plan, needs, limits[i], EXTRA, &error), INK_OK);
+        assert_int_equal(needs[INK_NEED_MODULATION].whole, i == 0);
+        assert_int_equal(plan.gpu_keeps_weights, i < 3);
+        assert_int_equal(plan.gpu_peak_bytes, i == 0 ? limits[0] : i < 3 ? all : all - PASSING);
+        assert_int_equal(plan.gpu_least_bytes, SCRATCH + EXTRA + VAE);
+    }
+}
+
 /* ---- parts ----------------------------------------------------------------------------------------------------------- */
 
 enum { BLOCKS = 2 };
@@ -233,8 +253,8 @@ static void test_no_residency(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_budget), cmocka_unit_test(test_spread),       cmocka_unit_test(test_device_budget),
-        cmocka_unit_test(test_parts),  cmocka_unit_test(test_no_residency),
+        cmocka_unit_test(test_budget), cmocka_unit_test(test_spread), cmocka_unit_test(test_device_budget),
+        cmocka_unit_test(test_whole),  cmocka_unit_test(test_parts),  cmocka_unit_test(test_no_residency),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
