@@ -493,6 +493,8 @@ static ink_status run_dry(ink_run *r, const ink_networks *kept) {
     r->ctx = (ink_ctx){.device = r->device ? r->device : &host, .arena = &r->arena, .error = r->error};
     picture(r);
     r->plan->scratch_bytes = (int64_t)r->arena.peak;
+    /* With a transformer that is there nothing is ahead of it. */
+    if (kept && kept->holdings[INK_TRANSFORMER].held) r->needs[INK_NEED_MODULATION].whole_bytes = 0;
     ink_status status = r->ctx.status;
     release(r);
     if (status != INK_OK) return status;
