@@ -185,20 +185,20 @@ typedef enum ink_noise_dtype {
 } ink_noise_dtype;
 
 typedef enum ink_phase {
-    INK_PHASE_LOAD = 0,
-    INK_PHASE_TEXT,    /* text encoder */
-    INK_PHASE_PREPARE, /* modulation of all steps, position tables */
-    INK_PHASE_DENOISE, /* one unit per step */
-    INK_PHASE_DECODE,  /* VAE */
+    INK_PHASE_LOAD = 0, /* of weights, before each phase that needs some; on a GPU also within the first step */
+    INK_PHASE_TEXT,     /* text encoder */
+    INK_PHASE_PREPARE,  /* modulation of all steps, position tables */
+    INK_PHASE_DENOISE,  /* one unit per step */
+    INK_PHASE_DECODE,   /* VAE */
     INK_N_PHASES
 } ink_phase;
 
 typedef struct ink_progress {
     ink_phase phase;
-    int64_t done;    /* units of this phase that are done, 0..total */
-    int64_t total;   /* units of this phase */
-    double fraction; /* of the work of this phase, 0..1: also moves between units, about ten times a second */
-    double phase_seconds;
+    int64_t done;         /* units of this phase that are done, 0..total */
+    int64_t total;        /* units of this phase */
+    double fraction;      /* of the work of this phase, 0..1: also moves between units, about ten times a second */
+    double phase_seconds; /* that this fraction took: without a first step that waited for weights */
 } ink_progress;
 
 /* Called on the thread that runs ink_generate. Return non-zero to cancel. */

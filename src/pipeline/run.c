@@ -26,13 +26,13 @@ static bool report_is_due(const ink_run *r) { return ink_seconds() - r->last_rep
 
 void ink_run_op_worked(void *user) {
     ink_run *r = user;
-    double whole = r->phase_work[r->phase];
+    double whole = r->phase_work[r->phase] * (double)(r->total - r->phase_first) / (double)r->total;
     if (whole > 0 && report_is_due(r)) report(r, (r->ctx.work - r->phase_first_work) / whole);
 }
 
 void ink_run_begin_phase(ink_run *r, ink_phase phase, int64_t total) {
     r->phase = phase;
-    r->done = 0;
+    r->done = r->phase_first = 0;
     r->total = total;
     r->phase_began = ink_seconds();
     r->phase_first_work = r->ctx.work;
@@ -40,8 +40,9 @@ void ink_run_begin_phase(ink_run *r, ink_phase phase, int64_t total) {
 }
 
 void ink_run_unit_done(ink_run *r) {
+    int64_t first = r->phase_first;
     r->done++;
-    report(r, (double)r->done / (double)r->total);
+    report(r, r->total > first ? (double)(r->done - first) / (double)(r->total - first) : 1);
 }
 
 static void account_phase(ink_run *r) {
@@ -162,6 +163,8 @@ void ink_run_end_bringing(ink_run *r, ink_component component) {
     double now = ink_seconds();
     r->session->stats.phase_seconds[INK_PHASE_LOAD] += now - r->phase_began;
     r->phase_began = now;
+    r->phase_first = r->done + 1;
+    r->phase_first_work = r->ctx.work;
 }
 
 void ink_run_leave(ink_run *r, ink_component component) {

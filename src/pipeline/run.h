@@ -46,6 +46,7 @@ typedef struct ink_run {
     int64_t kept_bytes;                        /* from a dry run: of the modulation, for a device to keep */
     ink_phase phase;
     int64_t done, total; /* units of the phase */
+    int64_t phase_first; /* ... of which so many are not in its time and fraction */
     double phase_began, phase_first_work, last_report;
 } ink_run;
 

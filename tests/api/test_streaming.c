@@ -219,6 +219,17 @@ static void test_text_encoder(void **state) {
     bench_close(&b);
 }
 
+/* The steps that were told of, each once and in order. */
+static int follow(void *user, const ink_progress *progress) {
+    int64_t *n_steps = user;
+    assert_true(progress->fraction >= 0 && progress->fraction <= 1 && progress->phase_seconds >= 0);
+    assert_in_range(progress->done, 0, progress->total);
+    if (progress->phase != INK_PHASE_DENOISE || progress->done == *n_steps) return 0;
+    assert_int_equal(progress->done, ++*n_steps);
+    assert_true(progress->done < progress->total || progress->fraction == 1);
+    return 0;
+}
+
 /* Weights that are slower than what is done with them: the first step takes each block as it comes. */
 static void test_following(void **state) {
     (void)state;
@@ -232,8 +243,12 @@ static void test_following(void **state) {
     assert_memory_equal(found, expected, sizeof found);
     lagging_device_let_senders_lag(true);
     ink_networks_release(&b.session->networks, &b.session->device);
+    int64_t n_steps = 0;
+    request.progress = follow;
+    request.progress_user = &n_steps;
     draw(&b, &request, found);
     assert_memory_equal(found, expected, sizeof found);
+    assert_int_equal(n_steps, STEPS);
     assert_true(lagging_device_counts().n_beside > 0);
     lagging_device_let_senders_lag(false);
     bench_close(&b);
