@@ -344,6 +344,38 @@ static void test_lora(void **state) {
     unlink(path);
 }
 
+/* ---- what the reference framework drew ------------------------------------------------------------------------------------ */
+
+static void check_reference(const char *model, const char *file, ink_precision precision) {
+    char folder[200], path[300];
+    snprintf(folder, sizeof folder, "%s%s", TEST_GOLDEN, model);
+    snprintf(path, sizeof path, "%s%s.safetensors", TEST_GOLDEN, file);
+    test_bench b = test_bench_open(folder, precision, "ref", 1);
+    b.session->device = lagging_device(PLENTY);
+    ink_verification *found;
+    ink_error error;
+    if (ink_verify(b.session, path, NULL, NULL, &found, &error) != INK_OK) fail_msg("%s: %s", file, error.message);
+    for (size_t i = 0; i < found->n_rows; i++)
+        if (!found->rows[i].passed) fail_msg("%s: %s: relative L2 %g", file, found->rows[i].stage, found->rows[i].relative_l2);
+    ink_verification_destroy(&found);
+    bench_close(&b);
+}
+
+static void test_references(void **state) {
+    (void)state;
+    static const char *const loras[] = {"run_rank4", "run_rank16", "run_two", "run_loha", "run_lokr", "run_lokr-full"};
+    check_reference("tiny", "tiny/ref_cfg", INK_PRECISION_F32);
+    check_reference("static-shift", "static-shift/ref_bf16", INK_PRECISION_F32);
+    check_reference("static-shift", "static-shift/ref_bf16", INK_PRECISION_BF16);
+    check_reference("published", "published/ref_bf16", INK_PRECISION_BF16);
+    for (size_t i = 0; i < sizeof loras / sizeof *loras; i++) {
+        char file[60];
+        snprintf(file, sizeof file, "lora/%s", loras[i]);
+        check_reference("tiny", file, INK_PRECISION_F32);
+        check_reference("tiny", file, INK_PRECISION_BF16);
+    }
+}
+
 /* ---- what goes wrong --------------------------------------------------------------------------------------------------- */
 
 /* Either blocks come and go, or all weights come while the host goes on. */
@@ -428,7 +460,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_precisions),   cmocka_unit_test(test_text_encoder), cmocka_unit_test(test_in_turn),
         cmocka_unit_test(test_small_device), cmocka_unit_test(test_lora),         cmocka_unit_test(test_denied_memory),
-        cmocka_unit_test(test_cancelled),    cmocka_unit_test(test_following),
+        cmocka_unit_test(test_cancelled),    cmocka_unit_test(test_following),    cmocka_unit_test(test_references),
     };
     int failed = cmocka_run_group_tests_name("what is aside lags", tests, NULL, NULL);
     return failed + cmocka_run_group_tests_name("the rest lags", tests, let_main_lag, NULL);
