@@ -256,7 +256,8 @@ static void place_tokens(ink_run *r) {
 
 /* What does not change over the steps, beside positions. */
 static void prepare(ink_run *r) {
-    ink_run_await(r, INK_TRANSFORMER, r->modulator.layers ? r->n_modulator_uploads : INK_ALL_UPLOADS);
+    bool comes_first = r->modulator.layers || knows_modulation(r);
+    ink_run_await(r, INK_TRANSFORMER, comes_first ? r->n_modulator_uploads : INK_ALL_UPLOADS);
     ink_run_begin_phase(r, INK_PHASE_PREPARE, 1);
     bool known = take_modulation(r);
     if (!known && !ink_run_failed(r)) modulate(r);

@@ -69,10 +69,10 @@ static ink_status tensor_loaded(void *user, const ink_binder *binder) {
     return r->ctx.status;
 }
 
-static ink_status weights_awaited(void *user, int64_t left) {
+static ink_status weights_awaited(void *user, const ink_binder *binder, int64_t left) {
     ink_run *r = user;
     if (atomic_load(&r->session->cancel)) return ink_fail(r->error, INK_ERROR_CANCELLED, "cancelled");
-    int64_t total = r->coming_bytes > left ? r->coming_bytes : left;
+    int64_t total = binder->coming_bytes;
     report_as(r, INK_PHASE_LOAD, total - left, total, (double)(total - left) / (double)total);
     return r->ctx.status;
 }
@@ -137,7 +137,6 @@ void ink_run_bound(ink_run *r, ink_binder *binder, ink_component component, ink_
 
 void ink_run_end_binding(ink_run *r, ink_component component, ink_need *need) {
     ink_holding *h = &r->networks->holdings[component];
-    r->coming_bytes = (int64_t)h->binder.uploads.bytes;
     ink_bind_bring(&h->binder);
     ink_run_bound(r, &h->binder, component, need);
     ink_run_end_phase(r);

@@ -38,7 +38,6 @@ typedef struct ink_run {
     ink_modulator modulator; /* whose weights have come with the transformer's; else it has no layers */
     ink_store modulator_store;
     size_t n_modulator_uploads;
-    int64_t coming_bytes;                      /* of the last binding that others follow */
     ink_tensor pixels;                         /* [height * width, 3] */
     ink_need needs[INK_N_NEEDS];               /* from a dry run */
     double phase_work[INK_N_PHASES];           /* from a dry run: of the whole phase */

@@ -52,6 +52,7 @@ typedef struct ink_binder {
     ink_upload_list uploads;         /* to there, of numbers as files hold them */
     bool follows;                    /* ... which are left for ink_bind_bring */
     ink_uploading *coming;           /* ... which has begun to bring them; NULL: nothing is on its way */
+    int64_t coming_bytes;            /* ... so many */
     int64_t n_together;              /* set by ink_bind_together */
     ink_placed_run runs[INK_N_RUNS];
     ink_residency *residency; /* NULL, or what stays of the parts that the model names */
@@ -69,7 +70,7 @@ typedef struct ink_binder {
     /* INK_BIND_LOAD, may be NULL: called after each tensor; a status other than INK_OK ends the binding. */
     ink_status (*loaded)(void *user, const struct ink_binder *binder);
     /* May be NULL: called about ten times a second while weights are awaited of which `left` bytes have not been sent; the same. */
-    ink_status (*awaited)(void *user, int64_t left);
+    ink_status (*awaited)(void *user, const struct ink_binder *binder, int64_t left);
     void *user; /* of both */
     /* May be NULL: called for each matrix and convolution, as the file holds it, with the type that it takes at this precision. */
     void (*chosen)(void *user, const ink_tensor_info *info, const ink_weight *stored, ink_dtype form);

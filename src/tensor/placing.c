@@ -111,6 +111,7 @@ void ink_bind_finish(ink_binder *binder) {
 void ink_bind_bring(ink_binder *binder) {
     if (!binder->follows) return;
     const ink_upload upload = upload_of(binder);
+    binder->coming_bytes = (int64_t)binder->uploads.bytes;
     if (binder->status == INK_OK) binder->coming = ink_upload_start(&upload, &binder->uploads);
     binder->follows = false;
     if (!binder->coming) upload_all(binder, &upload);
@@ -119,7 +120,7 @@ void ink_bind_bring(ink_binder *binder) {
 void ink_bind_await(ink_binder *binder, size_t n_uploads) {
     int64_t left;
     while (binder->coming && binder->status == INK_OK && !ink_uploading_wait(binder->coming, n_uploads, 0.1, &left))
-        if (binder->awaited) binder->status = binder->awaited(binder->user, left);
+        if (binder->awaited) binder->status = binder->awaited(binder->user, binder, left);
 }
 
 void ink_bind_end_bringing(ink_binder *binder, bool stop) {
