@@ -118,6 +118,12 @@ static void *load_module(void) {
     return dlopen(find_module(path) ? path : INK_CUDA_MODULE_FILE, RTLD_NOW | RTLD_LOCAL);
 }
 
+/* The function of that name, or NULL, to *function. */
+static void find_function(void *library, const char *name, void *function) {
+    void *symbol = library ? dlsym(library, name) : NULL;
+    memcpy(function, &symbol, sizeof symbol);
+}
+
 /* The number behind "cuda:", 0 for "cuda" alone; -1 when the name is another. */
 static int cuda_ordinal(const char *name) {
     if (strncmp(name, "cuda", 4) != 0) return -1;
@@ -132,9 +138,8 @@ static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, con
         return false;
     }
     /* The module stays: its libraries do not like to be unloaded. */
-    ink_cuda_module_open_fn *open = NULL;
-    void *symbol = dlsym(module, INK_CUDA_MODULE_OPEN);
-    memcpy(&open, &symbol, sizeof open);
+    ink_cuda_module_open_fn *open;
+    find_function(module, INK_CUDA_MODULE_OPEN, &open);
     *why = open ? open(device, ordinal, INK_DEVICE_INTERFACE) : "the CUDA module is none of ours";
     if (*why) return false;
     device->threads = threads;
@@ -150,12 +155,11 @@ static void *load_beside(void *unused) {
 /* Starts the driver, and makes the GPU's context while the module and its libraries are loaded: the driver loads some of its own at
    first, which would wait for those. */
 static void start_driver(int ordinal) {
-    int (*start)(unsigned flags) = NULL;
-    int (*retain_context)(void **context, int device) = NULL;
+    int (*start)(unsigned flags);
+    int (*retain_context)(void **context, int device);
     void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *context;
-    void *symbols[2] = {driver ? dlsym(driver, "cuInit") : NULL, driver ? dlsym(driver, "cuDevicePrimaryCtxRetain") : NULL};
-    memcpy(&start, &symbols[0], sizeof start);
-    memcpy(&retain_context, &symbols[1], sizeof retain_context);
+    find_function(driver, "cuInit", &start);
+    find_function(driver, "cuDevicePrimaryCtxRetain", &retain_context);
     pthread_t loader;
     if (!start || !retain_context || start(0) != 0 || pthread_create(&loader, NULL, load_beside, NULL) != 0) return;
     retain_context(&context, ordinal);

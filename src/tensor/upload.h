@@ -45,9 +45,8 @@ void ink_upload_forget(ink_upload_list *list);
 
 /*
  * Copies that are under way, in the order of the list, beside what the device is given to do, which sees of the bytes what has been
- * waited for. Starting
- * takes what the list holds; NULL: there is nothing, or no memory or thread for it, and the list is as it was. Others that use the
- * same threads wait their turn; without threads nothing else may be sent meanwhile.
+ * waited for. Starting takes what the list holds; NULL: there is nothing, or no memory or thread for it, and the list is as it was.
+ * Others that use the same threads wait their turn; without threads nothing else may be sent meanwhile.
  */
 typedef struct ink_uploading ink_uploading;
 ink_uploading *ink_upload_start(const ink_upload *upload, ink_upload_list *list);
