@@ -236,7 +236,7 @@ else
     # Where matrices are as large as the published ones and all stay, they come while the host goes on, and the first step takes each
     # block as it comes.
     wide=$logs/wide
-    step "a checkpoint of full width" python3 tools/make_synthetic.py "$wide" --blocks 4 --text-layers 2
+    step "a checkpoint of full width" python3 tools/make_synthetic.py "$wide" --blocks 8 --text-layers 2
     [ ! -d "$wide" ] || streams "$wide" bf16
     rm -rf "$wide"
 fi
