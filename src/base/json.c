@@ -6,8 +6,12 @@
 #include <string.h>
 
 #include "base/mapfile.h"
+#include "base/memory.h"
 
-enum { MAX_FILE_BYTES = 64 << 20 };
+enum {
+    MAX_FILE_BYTES = 64 << 20,
+    PIECE_BYTES = 1 << 16 /* of an object that is read entry by entry: its tree stays in the caches */
+};
 
 ink_status ink_json_parse(json_t **root, const char *text, size_t size, const char *origin, ink_error *error) {
     *root = NULL;
@@ -42,6 +46,81 @@ ink_status ink_json_load(json_t **root, const char *path, ink_error *error) {
     ink_mapfile_close(&file);
     return status;
 }
+
+/* ---- an object entry by entry -------------------------------------------------------------------------------------- */
+
+static size_t skip_space(const char *text, size_t size, size_t at) {
+    while (at < size && strchr(" \t\r\n", text[at]) && text[at]) at++;
+    return at;
+}
+
+/* Where entries that begin at `at` may be cut off: a comma between two of them, or else what closes the object; size: nowhere. */
+static size_t find_cut(const char *text, size_t size, size_t at) {
+    const size_t enough = at + PIECE_BYTES;
+    bool quoted = false;
+    int64_t depth = 0;
+    for (; at < size; at++) {
+        char c = text[at];
+        if (quoted && c == '\\')
+            at++;
+        else if (c == '"')
+            quoted = !quoted;
+        else if (!quoted && (c == '{' || c == '['))
+            depth++;
+        else if (!quoted && (c == '}' || c == ']') && depth-- == 0)
+            return at;
+        else if (!quoted && c == ',' && depth == 0 && at >= enough)
+            return at;
+    }
+    return size;
+}
+
+/* Its entries as an object of their own. */
+static ink_status each_of_piece(char **piece, const char *entries, size_t n, const char *origin, ink_json_entry_fn f, void *user,
+                                bool *malformed, ink_error *error) {
+    ink_free(*piece);
+    *piece = ink_alloc(n + 2);
+    if (!*piece) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin);
+    (*piece)[0] = '{';
+    memcpy(*piece + 1, entries, n);
+    (*piece)[n + 1] = '}';
+    json_t *root, *value;
+    const char *key;
+    ink_status status = ink_json_parse(&root, *piece, n + 2, origin, error);
+    *malformed = status == INK_ERROR_FORMAT;
+    json_object_foreach(root, key, value) {
+        status = f(user, key, value);
+        if (status != INK_OK) break;
+    }
+    json_decref(root);
+    return status;
+}
+
+ink_status ink_json_each_entry(const char *text, size_t size, const char *origin, ink_json_entry_fn f, void *user,
+                               ink_error *error) {
+    ink_status status = INK_OK;
+    char *piece = NULL;
+    size_t at = skip_space(text, size, 0);
+    bool malformed = at == size || text[at] != '{';
+    for (bool more = !malformed; more && status == INK_OK && !malformed;) {
+        size_t begin = at + 1;
+        at = find_cut(text, size, begin);
+        more = at < size && text[at] == ',';
+        /* Between commas there must be something. */
+        malformed = at == size || text[at] == ']' || (text[begin - 1] == ',' && skip_space(text, at, begin) == at);
+        if (!malformed) status = each_of_piece(&piece, text + begin, at - begin, origin, f, user, &malformed, error);
+    }
+    ink_free(piece);
+    if (status == INK_OK && !malformed) malformed = skip_space(text, size, at + 1) < size;
+    if (!malformed) return status;
+    /* The whole tells where in it what is wrong. */
+    json_t *root;
+    status = ink_json_parse(&root, text, size, origin, error);
+    json_decref(root);
+    return status == INK_OK ? ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin) : status;
+}
+
+/* ---- sentences ------------------------------------------------------------------------------------------------------- */
 
 /* The start of a string in quotes: no character is cut in two, and control characters do not reach a terminal. */
 static void describe_string(char buffer[INK_JSON_DESCRIPTION], const char *text) {

@@ -19,6 +19,15 @@ ink_status ink_json_load(json_t **root, const char *path, ink_error *error);
 ink_status ink_json_parse(json_t **root, const char *text, size_t size, const char *origin, ink_error *error);
 
 /*
+ * Calls f for each key of an object in memory, in order, without a tree of the whole, which takes ten times the text and longer
+ * than its pieces. A key that is there twice may reach f twice. value is borrowed; what f returns beside INK_OK ends it. *What f
+ * has seen is of no use after an error*: the rest of the text was not looked at.
+ */
+typedef ink_status (*ink_json_entry_fn)(void *user, const char *key, const json_t *value);
+ink_status ink_json_each_entry(const char *text, size_t size, const char *origin, ink_json_entry_fn f, void *user,
+                               ink_error *error);
+
+/*
  * A reader over one object, sticky: after the first failure the others return their fallback, and the caller looks at
  * `status` once at the end. `origin` (a file path) names the place in sentences. Required fields fail when absent;
  * the *_or forms return the fallback when the key is absent or null, and fail when it has another type.

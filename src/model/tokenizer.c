@@ -55,7 +55,7 @@ typedef struct builder {
     ink_tokenizer *tokenizer;
     const char *folder, *vocab_name, *merges_name; /* the places that sentences name */
     const ink_tokenizer_files *files;              /* this and the JSON: NULL when built of lists */
-    json_t *vocab, *config, *added_tokens;         /* the last two may be NULL */
+    json_t *config, *added_tokens;                 /* may be NULL */
     json_t *decoder;                               /* "added_tokens_decoder" of config, or NULL; borrowed */
     uint8_t *taken;                                /* [N_IDS_ALLOWED / 8] a bit for every id in use */
     ink_error *error;
@@ -87,7 +87,6 @@ static ink_status load_files(builder *b) {
     if (status == INK_OK) status = check_file(b, &files->merges, MERGES_NAME, true);
     if (status == INK_OK) status = check_file(b, &files->config, CONFIG_NAME, false);
     if (status == INK_OK) status = check_file(b, &files->added_tokens, ADDED_NAME, false);
-    if (status == INK_OK) status = load_json(b, &b->vocab, &files->vocab, VOCAB_NAME);
     if (status == INK_OK && files->config.data) status = load_json(b, &b->config, &files->config, CONFIG_NAME);
     if (status == INK_OK && files->added_tokens.data) status = load_json(b, &b->added_tokens, &files->added_tokens, ADDED_NAME);
     if (status != INK_OK) return status;
@@ -114,18 +113,23 @@ static ink_status create_tables(builder *b, size_t n_tokens, size_t n_added, siz
     return INK_OK;
 }
 
-/* Contents of the decoder that are no strings or repeat others only make the room a little too large. */
+/*
+ * Tokens are no more than commas and no longer than the text, in which a byte may take six. That, and contents of the decoder that
+ * are no strings or repeat others, only make the room a little too large.
+ */
 static ink_status create_tables_of_files(builder *b) {
+    const ink_tokenizer_file *vocab = &b->files->vocab;
     size_t n_added = json_object_size(b->decoder) + json_object_size(b->added_tokens);
-    size_t n_bytes = keys_bytes(b->vocab) + keys_bytes(b->added_tokens);
+    size_t n_bytes = vocab->n_bytes + keys_bytes(b->added_tokens), n_plain = 1;
+    for (size_t i = 0; i < vocab->n_bytes; i++) n_plain += vocab->data[i] == ',';
+    if (n_plain > N_IDS_ALLOWED) n_plain = N_IDS_ALLOWED;
     for (void *at = json_object_iter(b->decoder); at; at = json_object_iter_next(b->decoder, at))
         n_bytes += json_string_length(json_object_get(json_object_iter_value(at), "content"));
-    return create_tables(b, json_object_size(b->vocab) + n_added, n_added, n_bytes);
+    return create_tables(b, n_plain + n_added, n_added, n_bytes);
 }
 
 static int shown(size_t n_bytes) { return n_bytes < MAX_SHOWN ? (int)n_bytes : MAX_SHOWN; }
 
-/* A token that is not there yet. */
 static ink_status add_token(builder *b, const char *name, const char *bytes, size_t n, int64_t id) {
     ink_tokenizer *t = b->tokenizer;
     if (id < 0 || id >= N_IDS_ALLOWED)
@@ -135,7 +139,10 @@ static ink_status add_token(builder *b, const char *name, const char *bytes, siz
     if (b->taken[id / 8] & bit)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" has the id %lld, which another token has already", b->folder,
                         name, shown(n), bytes, (long long)id);
-    if (!ink_token_table_add(&t->tokens, bytes, n, (int32_t)id))
+    ink_token_added added = ink_token_table_add(&t->tokens, bytes, n, (int32_t)id);
+    if (added == INK_TOKEN_REPEATED)
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" is there twice", b->folder, name, shown(n), bytes);
+    if (added == INK_TOKEN_REFUSED)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: too many tokens collide with \"%.*s\" in the hash table", b->folder,
                         name, shown(n), bytes);
     b->taken[id / 8] |= bit;
@@ -143,16 +150,20 @@ static ink_status add_token(builder *b, const char *name, const char *bytes, siz
     return INK_OK;
 }
 
+static ink_status add_entry(void *user, const char *token, const json_t *id) {
+    builder *b = user;
+    if (!json_is_integer(id))
+        return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->folder, VOCAB_NAME, token);
+    return add_token(b, VOCAB_NAME, token, strlen(token), json_integer_value(id));
+}
+
 static ink_status add_vocabulary(builder *b) {
-    const char *key;
-    json_t *value;
-    json_object_foreach(b->vocab, key, value) {
-        if (!json_is_integer(value))
-            return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: the id of \"%.60s\" is not an integer", b->folder, VOCAB_NAME, key);
-        ink_status status = add_token(b, VOCAB_NAME, key, strlen(key), json_integer_value(value));
-        if (status != INK_OK) return status;
-    }
-    return INK_OK;
+    const ink_tokenizer_file *file = &b->files->vocab;
+    char *path = ink_format("%s/%s", b->folder, VOCAB_NAME);
+    if (!path) return fail_memory(b);
+    ink_status status = ink_json_each_entry(file->data, file->n_bytes, path, add_entry, b, b->error);
+    ink_free(path);
+    return status;
 }
 
 /*
@@ -325,7 +336,6 @@ static ink_status add_added_tokens(builder *b) {
 
 /* Releases what is needed for building, and all of the tokenizer unless it became one. */
 static ink_status finish(builder *b, ink_status status, ink_tokenizer **tokenizer) {
-    json_decref(b->vocab);
     json_decref(b->config);
     json_decref(b->added_tokens);
     ink_free(b->taken);
@@ -370,7 +380,6 @@ static ink_status create_tables_of_lists(builder *b, const ink_tokenizer_lists *
     return create_tables(b, n_tokens, n_added, n_bytes);
 }
 
-/* A file in JSON has no key twice; a list may have. */
 static ink_status add_list(builder *b, const ink_tokenizer_lists *lists, ink_token_kind kind) {
     for (size_t i = 0; i < lists->n_tokens; i++) {
         const ink_token_entry *entry = &lists->tokens[i];
@@ -378,9 +387,6 @@ static ink_status add_list(builder *b, const ink_tokenizer_lists *lists, ink_tok
         ink_status status = INK_OK;
         if (kind == INK_TOKEN_ADDED)
             status = add_added_token(b, b->vocab_name, entry->bytes, entry->n_bytes, (int64_t)i);
-        else if (ink_token_table_find(&b->tokenizer->tokens, entry->bytes, entry->n_bytes, NULL, 0) != INK_NO_TOKEN)
-            status = ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" is there twice", b->folder, b->vocab_name,
-                              shown(entry->n_bytes), entry->bytes);
         else
             status = add_token(b, b->vocab_name, entry->bytes, entry->n_bytes, (int64_t)i);
         if (status != INK_OK) return status;

@@ -31,16 +31,46 @@ static ink_status open_weights(ink_model *model, ink_error *error) {
     return status == INK_OK ? ink_config_check(&model->config, model->config.dir, error) : status;
 }
 
+typedef struct reading {
+    ink_model *model;
+    const ink_weights *text_encoder; /* NULL: the tokenizer does not lie in its file */
+    ink_status status;
+    ink_error error;
+} reading;
+
+static void *read_tokenizer(void *context) {
+    reading *r = context;
+    r->status = ink_sources_open_tokenizer(&r->model->tokenizer, &r->model->sources, r->text_encoder, &r->error);
+    return NULL;
+}
+
+/* The tokenizer takes longer than the headers of all weights: they are read beside it, if it has files of its own. */
+static ink_status open_weights_and_tokenizer(ink_model *model, ink_error *error) {
+    const ink_sources *sources = &model->sources;
+    reading tokenizer = {.model = model};
+    pthread_t thread;
+    bool apart = sources->tokenizer && (sources->tokenizer_named || !sources->is_file[INK_TEXT_ENCODER]);
+    bool beside = apart && pthread_create(&thread, NULL, read_tokenizer, &tokenizer) == 0;
+    ink_status status = open_weights(model, error);
+    if (beside) {
+        pthread_join(thread, NULL);
+    } else if (status == INK_OK) {
+        tokenizer.text_encoder = model->weights[INK_TEXT_ENCODER];
+        read_tokenizer(&tokenizer);
+    }
+    if (status != INK_OK || tokenizer.status == INK_OK) return status;
+    if (error) *error = tokenizer.error;
+    return tokenizer.status;
+}
+
 static ink_status open_parts(ink_model *model, const char *dir, const ink_model_options *options, ink_error *error) {
     ink_precision precision = options ? options->precision : INK_PRECISION_AUTO;
     if (precision < INK_PRECISION_AUTO || precision > INK_PRECISION_INT8)
         return ink_fail(error, INK_ERROR_ARGUMENT, "precision %d is none of those in inkstone.h", (int)precision);
     ink_status status = ink_sources_find(&model->sources, dir, options, error);
-    if (status == INK_OK) status = open_weights(model, error);
-    if (status == INK_OK && options && options->same_tokenizer)
-        model->tokenizer = ink_tokenizer_share(options->same_tokenizer->tokenizer);
-    else if (status == INK_OK)
-        status = ink_sources_open_tokenizer(&model->tokenizer, &model->sources, model->weights[INK_TEXT_ENCODER], error);
+    const ink_model *same = options ? options->same_tokenizer : NULL;
+    if (same && status == INK_OK) model->tokenizer = ink_tokenizer_share(same->tokenizer);
+    if (status == INK_OK) status = same ? open_weights(model, error) : open_weights_and_tokenizer(model, error);
     if (status != INK_OK) return status;
 
     if (ink_tokenizer_size(model->tokenizer) > model->config.text_encoder.vocab_size)

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -250,6 +251,113 @@ static void test_mapping_keeps_what_was_dropped(void **state) {
     test_folder_remove(folder);
 }
 
+/* ---- entry by entry -------------------------------------------------------------------------------------------------- */
+
+enum { N_ENTRIES = 5000, ENTRY_BYTES = 64 };
+
+/* Of many pieces: names and values with all that could be taken for their ends. */
+static char *many_entries(size_t *size) {
+    char *text = malloc(N_ENTRIES * ENTRY_BYTES), *at = text + sprintf(text, " \n{");
+    for (int i = 0; i < N_ENTRIES; i++)
+        at += sprintf(at, "%s\"%d,}\\\\\\\"{[\" : [%d, {\"a]\": \"}\", \"b\": [[], {}]}]", i > 0 ? ", " : "", i, i);
+    at += sprintf(at, "\t} ");
+    *size = (size_t)(at - text);
+    return text;
+}
+
+typedef struct seen_entries {
+    int n, ends_at;
+} seen_entries;
+
+static ink_status see_entry(void *user, const char *key, const json_t *value) {
+    seen_entries *seen = user;
+    char expected[ENTRY_BYTES];
+    snprintf(expected, sizeof expected, "%d,}\\\"{[", seen->n);
+    assert_string_equal(key, expected);
+    assert_int_equal(json_integer_value(json_array_get(value, 0)), seen->n);
+    return ++seen->n == seen->ends_at ? INK_ERROR_CANCELLED : INK_OK;
+}
+
+static void test_entry_by_entry(void **state) {
+    (void)state;
+    size_t size;
+    char *text = many_entries(&size);
+    ink_error error;
+    assert_true(size > 3 << 16);
+    seen_entries seen = {0};
+    assert_int_equal(ink_json_each_entry(text, size, "x.json", see_entry, &seen, &error), INK_OK);
+    assert_int_equal(seen.n, N_ENTRIES);
+    seen = (seen_entries){.ends_at = 4000};
+    assert_int_equal(ink_json_each_entry(text, size, "x.json", see_entry, &seen, NULL), INK_ERROR_CANCELLED);
+    assert_int_equal(seen.n, 4000);
+    seen = (seen_entries){0};
+    assert_int_equal(ink_json_each_entry("{ }", 3, "x.json", see_entry, &seen, NULL), INK_OK);
+    assert_int_equal(seen.n, 0);
+    /* Wherever it ends, and whatever is put in place of a byte of its ends, it is the error of the whole. */
+    for (size_t n = 0; n < size - 2; n += n < 100 || n > size - 100 ? 1 : 997) {
+        seen = (seen_entries){0};
+        assert_int_equal(ink_json_each_entry(text, n, "x.json", see_entry, &seen, &error), INK_ERROR_FORMAT);
+        assert_says(&error, INK_ERROR_FORMAT, "x.json: is not valid JSON: line ");
+    }
+    static const char others[] = "]{,\":x";
+    for (const char *other = others; *other; other++) {
+        seen = (seen_entries){0};
+        text[size - 2] = *other;
+        assert_int_equal(ink_json_each_entry(text, size, "x.json", see_entry, &seen, &error), INK_ERROR_FORMAT);
+        assert_says(&error, INK_ERROR_FORMAT, "x.json: is not valid JSON: line 2, column ");
+    }
+    text[size - 2] = '}';
+    text[size - 1] = ',';
+    seen = (seen_entries){0};
+    assert_int_equal(ink_json_each_entry(text, size, "x.json", see_entry, &seen, &error), INK_ERROR_FORMAT);
+    assert_says(&error, INK_ERROR_FORMAT, "end of file expected");
+    free(text);
+}
+
+static ink_status see_any(void *user, const char *key, const json_t *value) {
+    (void)key;
+    (void)value;
+    ++*(int *)user;
+    return INK_OK;
+}
+
+/* Where a text may be cut, behind its first 64 KiB, nothing may stand but one comma. */
+static void test_between_pieces(void **state) {
+    (void)state;
+    enum { LONG = 70000 };
+    static const struct {
+        const char *end, *part;
+    } cases[] = {{"\",\"b\":1}", NULL},
+                 {"\",}", "is not valid JSON"},
+                 {"\", , \"b\":1}", "is not valid JSON"},
+                 {"\" \"b\":1}", "'}' expected"},
+                 {"\",\"a\":1}", NULL},
+                 {"\"},\"b\":1}", "end of file expected"},
+                 {"\"]", "is not valid"},
+                 {"\\\",\"b\":1}", "is not valid"}};
+    char *text = malloc(LONG + 64);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ink_error error = {0};
+        int n = 0;
+        memset(text, 'x', LONG);
+        memcpy(text, "{\"a\":\"", 6);
+        strcpy(text + LONG, cases[i].end);
+        ink_status status = ink_json_each_entry(text, strlen(text), "x.json", see_any, &n, &error);
+        if (cases[i].part)
+            assert_says(&error, INK_ERROR_FORMAT, cases[i].part);
+        else
+            assert_int_equal(status, INK_OK);
+    }
+    free(text);
+    int n = 0;
+    ink_error error;
+    assert_int_equal(ink_json_each_entry("{\"a\":1,\"a\":2}", 15, "x.json", see_any, &n, &error), INK_ERROR_FORMAT);
+    assert_says(&error, INK_ERROR_FORMAT, "duplicate object key");
+    assert_int_equal(ink_json_each_entry("[1]", 3, "x.json", see_any, &n, &error), INK_ERROR_FORMAT);
+    assert_says(&error, INK_ERROR_FORMAT, "must hold a JSON object, found an array of 1");
+    assert_int_equal(ink_json_each_entry(NULL, 0, "x.json", see_any, &n, &error), INK_ERROR_FORMAT);
+}
+
 static void test_no_memory(void **state) {
     (void)state;
     char folder[TEST_PATH], path[TEST_PATH];
@@ -280,12 +388,25 @@ static void test_no_memory(void **state) {
     }
     test_json_fail_after(-1);
     json_decref(root);
+    status = INK_ERROR_MEMORY;
+    for (int64_t n = 0; status != INK_OK; n++) {
+        ink_error error;
+        int n_seen = 0;
+        test_json_fail_after(n);
+        ink_alloc_fail_after(n);
+        status = ink_json_each_entry(sample, strlen(sample), "x.json", see_any, &n_seen, &error);
+        ink_alloc_fail_after(-1);
+        assert_true(status == INK_OK || status == INK_ERROR_MEMORY || status == INK_ERROR_FORMAT);
+    }
+    test_json_fail_after(-1);
     test_folder_remove(folder);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts_that_are_refused),
+        cmocka_unit_test(test_entry_by_entry),
+        cmocka_unit_test(test_between_pieces),
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_fields_that_are_refused),
         cmocka_unit_test(test_descriptions),
