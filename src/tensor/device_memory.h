@@ -10,7 +10,7 @@
 
 struct ink_device;
 
-enum { INK_N_STAGINGS = 64 };
+enum { INK_N_STAGINGS = 20 };
 
 /*
  * The memory of a device that does not compute in the host's. Its addresses mean nothing to the host, but for shared ones. Work is

@@ -16,7 +16,8 @@
 
 /* ---- staging --------------------------------------------------------------------------------------------------------- */
 
-constexpr size_t STAGING_BYTES = (size_t)2 << 20; /* beside its copy the latency of one is little */
+/* Beside the copy of a piece the latency of one is little, and all of them fit in a last cache that others use, too. */
+constexpr size_t STAGING_BYTES = (size_t)3 << 20;
 
 struct ink_cuda_staging {
     std::once_flag made;
