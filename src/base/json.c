@@ -13,14 +13,17 @@ enum {
     PIECE_BYTES = 1 << 16 /* of an object that is read entry by entry: its tree stays in the caches */
 };
 
+static ink_status fail_memory(const char *origin, ink_error *error) {
+    return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin);
+}
+
 ink_status ink_json_parse(json_t **root, const char *text, size_t size, const char *origin, ink_error *error) {
     *root = NULL;
     json_error_t trouble;
     json_t *value = json_loadb(text ? text : "", text ? size : 0, JSON_REJECT_DUPLICATES, &trouble);
     if (!value) {
         /* jansson says nothing at all where an object could not be allocated. */
-        if (!trouble.text[0] || json_error_code(&trouble) == json_error_out_of_memory)
-            return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin);
+        if (!trouble.text[0] || json_error_code(&trouble) == json_error_out_of_memory) return fail_memory(origin, error);
         return ink_fail(error, INK_ERROR_FORMAT, "%s: is not valid JSON: line %d, column %d: %s", origin, trouble.line,
                         trouble.column, trouble.text);
     }
@@ -75,49 +78,53 @@ static size_t find_cut(const char *text, size_t size, size_t at) {
     return size;
 }
 
-/* Its entries as an object of their own. */
-static ink_status each_of_piece(char **piece, const char *entries, size_t n, const char *origin, ink_json_entry_fn f, void *user,
-                                bool *malformed, ink_error *error) {
-    ink_free(*piece);
-    *piece = ink_alloc(n + 2);
-    if (!*piece) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin);
-    (*piece)[0] = '{';
-    memcpy(*piece + 1, entries, n);
-    (*piece)[n + 1] = '}';
-    json_t *root, *value;
-    const char *key;
-    ink_status status = ink_json_parse(&root, *piece, n + 2, origin, error);
-    *malformed = status == INK_ERROR_FORMAT;
-    json_object_foreach(root, key, value) {
-        status = f(user, key, value);
-        if (status != INK_OK) break;
-    }
-    json_decref(root);
+/* Entries, as an object of their own. */
+static ink_status parse_entries(json_t **root, const char *entries, size_t n, const char *origin, ink_error *error) {
+    *root = NULL;
+    char *text = ink_alloc(n + 2);
+    if (!text) return fail_memory(origin, error);
+    text[0] = '{';
+    memcpy(text + 1, entries, n);
+    text[n + 1] = '}';
+    ink_status status = ink_json_parse(root, text, n + 2, origin, error);
+    ink_free(text);
     return status;
+}
+
+static ink_status call_for_each(json_t *object, ink_json_entry_fn f, void *user) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value) {
+        ink_status status = f(user, key, value);
+        if (status != INK_OK) return status;
+    }
+    return INK_OK;
 }
 
 ink_status ink_json_each_entry(const char *text, size_t size, const char *origin, ink_json_entry_fn f, void *user,
                                ink_error *error) {
     ink_status status = INK_OK;
-    char *piece = NULL;
+    json_t *root;
     size_t at = skip_space(text, size, 0);
-    bool malformed = at == size || text[at] != '{';
-    for (bool more = !malformed; more && status == INK_OK && !malformed;) {
+    bool well_formed = at < size && text[at] == '{', more = well_formed;
+    while (more && well_formed && status == INK_OK) {
         size_t begin = at + 1;
         at = find_cut(text, size, begin);
         more = at < size && text[at] == ',';
-        /* Between commas there must be something. */
-        malformed = at == size || text[at] == ']' || (text[begin - 1] == ',' && skip_space(text, at, begin) == at);
-        if (!malformed) status = each_of_piece(&piece, text + begin, at - begin, origin, f, user, &malformed, error);
+        /* Behind a comma there must be something. */
+        well_formed = at < size && text[at] != ']' && (text[begin - 1] != ',' || skip_space(text, at, begin) < at);
+        if (!well_formed) break;
+        status = parse_entries(&root, text + begin, at - begin, origin, error);
+        well_formed = status != INK_ERROR_FORMAT;
+        if (status == INK_OK) status = call_for_each(root, f, user);
+        json_decref(root);
     }
-    ink_free(piece);
-    if (status == INK_OK && !malformed) malformed = skip_space(text, size, at + 1) < size;
-    if (!malformed) return status;
+    if (well_formed && status == INK_OK) well_formed = skip_space(text, size, at + 1) == size;
+    if (well_formed) return status;
     /* The whole tells where in it what is wrong. */
-    json_t *root;
     status = ink_json_parse(&root, text, size, origin, error);
     json_decref(root);
-    return status == INK_OK ? ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to read it as JSON", origin) : status;
+    return status == INK_OK ? fail_memory(origin, error) : status;
 }
 
 /* ---- sentences ------------------------------------------------------------------------------------------------------- */

@@ -20,8 +20,8 @@ ink_status ink_json_parse(json_t **root, const char *text, size_t size, const ch
 
 /*
  * Calls f for each key of an object in memory, in order, without a tree of the whole, which takes ten times the text and longer
- * than its pieces. A key that is there twice may reach f twice. value is borrowed; what f returns beside INK_OK ends it. *What f
- * has seen is of no use after an error*: the rest of the text was not looked at.
+ * than its pieces. A key that is there twice may reach f twice. value is borrowed; what f returns beside INK_OK ends it. f may have
+ * been called before an error that stands further behind. Errors: FORMAT, MEMORY, and those of f.
  */
 typedef ink_status (*ink_json_entry_fn)(void *user, const char *key, const json_t *value);
 ink_status ink_json_each_entry(const char *text, size_t size, const char *origin, ink_json_entry_fn f, void *user,

@@ -39,13 +39,13 @@ static uint32_t *find_slot(const ink_merges *merges, uint32_t left, uint32_t rig
     return NULL;
 }
 
-ink_merge_added ink_merges_add(ink_merges *merges, ink_merge merge) {
+ink_added ink_merges_add(ink_merges *merges, ink_merge merge) {
     uint32_t *slot = find_slot(merges, merge.left, merge.right);
-    if (!slot || merges->n_merges == merges->max_merges) return INK_MERGE_REFUSED;
-    if (*slot) return INK_MERGE_REPEATED;
+    if (!slot || merges->n_merges == merges->max_merges) return INK_ADD_REFUSED;
+    if (*slot) return INK_ADD_REPEATED;
     merges->merges[merges->n_merges++] = merge;
     *slot = (uint32_t)merges->n_merges;
-    return INK_MERGE_OK;
+    return INK_ADDED;
 }
 
 /* ---- the heap: the lowest rank first, and of equal ranks the leftmost ---- */

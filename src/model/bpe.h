@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/token_table.h"
+
 typedef struct ink_merge {
     uint32_t left, right, result;
 } ink_merge;
@@ -20,14 +22,12 @@ typedef struct ink_merges {
     size_t slot_mask;
 } ink_merges;
 
-typedef enum ink_merge_added { INK_MERGE_OK, INK_MERGE_REPEATED, INK_MERGE_REFUSED } ink_merge_added;
-
 /* Room for max_merges (at most 2^25). False when there is no memory. */
 bool ink_merges_create(ink_merges *merges, size_t max_merges);
 void ink_merges_destroy(ink_merges *merges);
 
-/* Adds the merge of the next rank. REFUSED: the table is full or too many merges collide. */
-ink_merge_added ink_merges_add(ink_merges *merges, ink_merge merge);
+/* Adds the merge of the next rank. */
+ink_added ink_merges_add(ink_merges *merges, ink_merge merge);
 
 /* What one word needs; grows as longer words come. Begin with all zero. */
 typedef struct ink_bpe {

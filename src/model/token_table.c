@@ -49,17 +49,17 @@ uint32_t ink_token_table_find(const ink_token_table *table, const char *left, si
     return INK_NO_TOKEN;
 }
 
-ink_token_added ink_token_table_add(ink_token_table *table, const char *bytes, size_t n_bytes, int32_t id) {
+ink_added ink_token_table_add(ink_token_table *table, const char *bytes, size_t n_bytes, int32_t id) {
     size_t slot = ink_token_hash(bytes, n_bytes, NULL, 0) & table->slot_mask;
     for (int probe = 0; table->slots[slot]; slot = (slot + 1) & table->slot_mask) {
-        if (token_is(table, table->slots[slot] - 1, bytes, n_bytes, NULL, 0)) return INK_TOKEN_REPEATED;
-        if (++probe == INK_MAX_PROBES) return INK_TOKEN_REFUSED;
+        if (token_is(table, table->slots[slot] - 1, bytes, n_bytes, NULL, 0)) return INK_ADD_REPEATED;
+        if (++probe == INK_MAX_PROBES) return INK_ADD_REFUSED;
     }
-    if (table->n_tokens == table->max_tokens || n_bytes > table->max_bytes - table->n_bytes) return INK_TOKEN_REFUSED;
+    if (table->n_tokens == table->max_tokens || n_bytes > table->max_bytes - table->n_bytes) return INK_ADD_REFUSED;
     memcpy(table->bytes + table->n_bytes, bytes, n_bytes);
     table->tokens[table->n_tokens] = (ink_token){(uint32_t)table->n_bytes, (uint32_t)n_bytes, id};
     table->n_tokens++;
     table->n_bytes += n_bytes;
     table->slots[slot] = (uint32_t)table->n_tokens;
-    return INK_TOKEN_OK;
+    return INK_ADDED;
 }

@@ -39,9 +39,10 @@ void ink_token_table_destroy(ink_token_table *table);
 /* Index of the token that is left followed by right, or INK_NO_TOKEN. */
 uint32_t ink_token_table_find(const ink_token_table *table, const char *left, size_t n_left, const char *right, size_t n_right);
 
-/* Adds a token. REPEATED: it is there already. REFUSED: the table is full or too many tokens collide. */
-typedef enum ink_token_added { INK_TOKEN_OK, INK_TOKEN_REPEATED, INK_TOKEN_REFUSED } ink_token_added;
-ink_token_added ink_token_table_add(ink_token_table *table, const char *bytes, size_t n_bytes, int32_t id);
+/* What came of adding to a table. REPEATED: it is there already. REFUSED: the table is full, or too much collides. */
+typedef enum ink_added { INK_ADDED, INK_ADD_REPEATED, INK_ADD_REFUSED } ink_added;
+
+ink_added ink_token_table_add(ink_token_table *table, const char *bytes, size_t n_bytes, int32_t id);
 
 /* What decides where the search for left followed by right begins; for tests that make tokens collide. */
 uint64_t ink_token_hash(const char *left, size_t n_left, const char *right, size_t n_right);

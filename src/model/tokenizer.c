@@ -139,10 +139,10 @@ static ink_status add_token(builder *b, const char *name, const char *bytes, siz
     if (b->taken[id / 8] & bit)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" has the id %lld, which another token has already", b->folder,
                         name, shown(n), bytes, (long long)id);
-    ink_token_added added = ink_token_table_add(&t->tokens, bytes, n, (int32_t)id);
-    if (added == INK_TOKEN_REPEATED)
+    ink_added added = ink_token_table_add(&t->tokens, bytes, n, (int32_t)id);
+    if (added == INK_ADD_REPEATED)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: \"%.*s\" is there twice", b->folder, name, shown(n), bytes);
-    if (added == INK_TOKEN_REFUSED)
+    if (added == INK_ADD_REFUSED)
         return ink_fail(b->error, INK_ERROR_FORMAT, "%s/%s: too many tokens collide with \"%.*s\" in the hash table", b->folder,
                         name, shown(n), bytes);
     b->taken[id / 8] |= bit;
@@ -221,9 +221,9 @@ static ink_status add_merge(builder *b, const char *text, size_t n, size_t line)
     if (merge.right == INK_NO_TOKEN) return fail_merge_symbol(b, line, "the second symbol is");
     if (merge.result == INK_NO_TOKEN) return fail_merge_symbol(b, line, "the two symbols together are");
     switch (ink_merges_add(&t->merges, merge)) {
-    case INK_MERGE_OK: return INK_OK;
-    case INK_MERGE_REPEATED: return fail_merge(b, line, "the same merge stands on an earlier line");
-    case INK_MERGE_REFUSED: break;
+    case INK_ADDED: return INK_OK;
+    case INK_ADD_REPEATED: return fail_merge(b, line, "the same merge stands on an earlier line");
+    case INK_ADD_REFUSED: break;
     }
     return fail_merge(b, line, "too many merges collide in the hash table");
 }

@@ -512,8 +512,8 @@ static void make_merges(ink_merges *merges, uint32_t n_letters) {
     assert_true(ink_merges_create(merges, n));
     while (n > 0) {
         size_t chosen = random_below((uint32_t)n);
-        ink_merge_added added = ink_merges_add(merges, list[chosen]);
-        assert_true(added == INK_MERGE_OK || added == INK_MERGE_REPEATED);
+        ink_added added = ink_merges_add(merges, list[chosen]);
+        assert_true(added == INK_ADDED || added == INK_ADD_REPEATED);
         list[chosen] = list[--n];
     }
 }
@@ -780,7 +780,7 @@ static void refuses_tables_made_to_collide(void **state) {
         char token[8];
         int length = snprintf(token, sizeof token, "%x", (unsigned)i);
         if ((ink_token_hash(token, (size_t)length, NULL, 0) & (TABLE - 1)) >= 8) continue;
-        added = ink_token_table_add(&tokens, token, (size_t)length, i) == INK_TOKEN_OK;
+        added = ink_token_table_add(&tokens, token, (size_t)length, i) == INK_ADDED;
         n_tokens += added;
         assert_true(!added || ink_token_table_find(&tokens, token, (size_t)length, NULL, 0) == (uint32_t)n_tokens - 1);
     }
@@ -788,11 +788,11 @@ static void refuses_tables_made_to_collide(void **state) {
     ink_token_table_destroy(&tokens);
 
     ink_merges merges;
-    ink_merge_added outcome = INK_MERGE_OK;
+    ink_added outcome = INK_ADDED;
     assert_true(ink_merges_create(&merges, N));
-    for (uint32_t i = 0; outcome == INK_MERGE_OK; i++)
+    for (uint32_t i = 0; outcome == INK_ADDED; i++)
         if ((ink_mix_bits((uint64_t)i << 32 | 7) & (TABLE - 1)) < 8) outcome = ink_merges_add(&merges, (ink_merge){i, 7, 0});
-    assert_int_equal(outcome, INK_MERGE_REFUSED);
+    assert_int_equal(outcome, INK_ADD_REFUSED);
     assert_in_range(merges.n_merges, INK_MAX_PROBES - 8, INK_MAX_PROBES + 8);
     ink_merges_destroy(&merges);
 }

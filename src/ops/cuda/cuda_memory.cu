@@ -355,8 +355,7 @@ static void record_release(const ink_device *device, void *record) {
 }
 
 const ink_device_memory ink_cuda_memory = {
-    alloc,    release,      alloc_shared, release_shared, upload,      download,  STAGING_BYTES,
-    staging,  send,         begin_sending, see_sent,      end_sending, wait,      info,
-    failure,  begin_aside,  end_aside,    join_aside,     record_begin, record_end, replay,
-    record_release, fetch,  await,        leave,
+    alloc,         release,    alloc_shared, release_shared, upload, download, STAGING_BYTES, staging,   send,
+    begin_sending, see_sent,   end_sending,  wait,           info,   failure,  begin_aside,   end_aside, join_aside,
+    record_begin,  record_end, replay,       record_release, fetch,  await,    leave,
 };
