@@ -28,8 +28,7 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the text encoder's layer list");
         return;
     }
-    /* Of this table a prompt reads some rows: smaller numbers would save no memory, and cost a pass over all of it. */
-    ink_bind_sensitive_matrix(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
+    ink_bind_table(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
     for (int i = 0; i < config->n_layers; i++) {
         /* Of no part, for the layer before uses it. */
         ink_bind_vector(b, &encoder->layers[i].input_norm, config->hidden_size, "model.layers.%d.input_layernorm.weight", i);

@@ -18,7 +18,7 @@ typedef struct ink_text_layer {
 
 typedef struct ink_text_encoder {
     const ink_text_encoder_config *config; /* borrowed */
-    ink_weight embed_tokens;               /* [vocab, hidden] */
+    ink_table embed_tokens;                /* [vocab, hidden] */
     ink_text_layer *layers;                /* owned */
     ink_tensor norm;
     ink_binder *binder; /* borrowed: of layers that come and go, which it must outlive */

@@ -87,7 +87,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 9 };
+enum { INK_DEVICE_INTERFACE = 10 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {
@@ -150,9 +150,6 @@ typedef struct ink_ops {
 
     /* dst [2h * 2w, c] = each pixel of x [h * w, c] twice in both directions */
     void (*upsample2x)(const ink_device *, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
-
-    /* dst [n, d] = table[ids[i]]; every id is inside the table */
-    void (*embed_rows)(const ink_device *, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 
     /* dst [n, 2m] = cos(1000 (t_i f_j)) for j < m, then sin; t [1, n]; f_j = exp(-ln(10000) j / m) */
     void (*timestep_embed)(const ink_device *, ink_tensor dst, ink_tensor t);

@@ -340,16 +340,6 @@ void ink_upsample2x(ink_ctx *c, ink_tensor dst, ink_tensor x, int64_t height, in
     RUN(c, &call, upsample2x, dst, x, height, width);
 }
 
-void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    REQUIRE_SHAPE(c, "embed_rows", dst, dst.rows, table->cols);
-    for (int64_t i = 0; i < dst.rows; i++)
-        require(c, ids[i] >= 0 && ids[i] < table->rows, "embed_rows: id %" PRId32 " is not in 0..%" PRId64, ids[i],
-                table->rows - 1);
-    require(c, !table->up, "embed_rows: a table has no branch");
-    op_call call = {.name = "embed_rows", .written = {dst}, .n_written = 1};
-    RUN(c, &call, embed_rows, dst, table, ids);
-}
-
 void ink_timestep_embed(ink_ctx *c, ink_tensor dst, ink_tensor t) {
     REQUIRE_SHAPE(c, "timestep_embed", t, 1, dst.rows);
     require(c, dst.cols % 2 == 0, "timestep_embed: %" PRId64 " columns are not even", dst.cols);

@@ -71,6 +71,9 @@ typedef enum ink_host_access { INK_HOST_READ, INK_HOST_WRITE } ink_host_access;
 ink_tensor ink_host_begin(ink_ctx *c, ink_tensor x, ink_host_access access);
 void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access access);
 
+/* dst [n, d], F32 with rows next to each other, = rows ids [n] of a table, which the host looks up. */
+void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_table *table, const int32_t *ids);
+
 /*
  * What lies between ink_begin_aside and ink_end_aside may be done beside what follows, up to ink_join_aside. It begins when all
  * before is done; after ink_go_on_aside in place of the first, when what was done aside before is, though the rest may still be at
@@ -121,7 +124,6 @@ void ink_conv2d(ink_ctx *c, ink_tensor dst, ink_tensor x, const ink_weight *w, i
                 ink_conv_shape shape);
 void ink_rmsnorm_channels(ink_ctx *c, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 void ink_upsample2x(ink_ctx *c, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
-void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 void ink_timestep_embed(ink_ctx *c, ink_tensor dst, ink_tensor t);
 void ink_unpatchify(ink_ctx *c, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height, int64_t width,
                     int64_t patch);

@@ -1,4 +1,7 @@
 /* ops_device.c - what a run needs of a device beside its ops: numbers that go to and fro, and work that is replayed. */
+#include <inttypes.h>
+
+#include "base/bf16.h"
 #include "base/memory.h"
 #include "ops/ops.h"
 
@@ -32,6 +35,22 @@ void ink_host_end(ink_ctx *c, ink_tensor host, ink_tensor x, ink_host_access acc
         ink_check_device(c);
     }
     ink_free(host.data);
+}
+
+void ink_embed_rows(ink_ctx *c, ink_tensor dst, const ink_table *table, const int32_t *ids) {
+    const ink_weight *w = &table->stored;
+    for (int64_t i = 0; i < dst.rows && c->status == INK_OK; i++)
+        if (ids[i] < 0 || ids[i] >= w->rows)
+            c->status = ink_fail(c->error, INK_ERROR_INTERNAL, "embed_rows: id %" PRId32 " is not in 0..%" PRId64, ids[i],
+                                 w->rows - 1);
+    if (c->status != INK_OK || ink_ctx_dry(c)) return;
+    ink_tensor host = ink_host_begin(c, dst, INK_HOST_WRITE);
+    for (int64_t i = 0; i < dst.rows && c->status == INK_OK; i++) {
+        float *row = ink_row(host, i);
+        ink_weight_decode(row, w, ids[i], 0, dst.cols);
+        for (int64_t j = 0; table->rounds && j < dst.cols; j++) row[j] = ink_round_to_bf16(row[j]);
+    }
+    ink_host_end(c, host, dst, INK_HOST_WRITE);
 }
 
 /* ---- aside ------------------------------------------------------------------------------------------------------- */

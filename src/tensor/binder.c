@@ -158,13 +158,18 @@ static void bind_random_vector(ink_binder *binder, ink_tensor *dst, const char *
     report_loaded(binder);
 }
 
-static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype form, const char *name) {
-    size_t mark = ink_place_mark(binder);
-    dst->dtype = form;
+/* dst, whose type, rows and cols are set. */
+static void make_random_matrix(ink_binder *binder, ink_weight *dst, const char *name) {
     take_described(binder, dst, name);
     if (binder->mode == INK_BIND_LOAD && binder->status == INK_OK && !ink_synthetic_matrix(binder->synthetic, dst, name))
         binder->status = ink_fail(binder->error, INK_ERROR_MEMORY, "%s: no memory to make tensor %s", ink_binder_origin(binder),
                                   name);
+}
+
+static void bind_random_matrix(ink_binder *binder, ink_weight *dst, ink_dtype form, const char *name) {
+    size_t mark = ink_place_mark(binder);
+    dst->dtype = form;
+    make_random_matrix(binder, dst, name);
     ink_place_weight(binder, dst, mark, name);
 }
 
@@ -402,11 +407,29 @@ static ink_dtype merged_form(ink_binder *binder, ink_dtype form, const char *nam
     return form;
 }
 
-static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
+/* The name without .weight at its end. */
+static void base_of(char base[MAX_NAME], const char *name) {
     static const char suffix[] = ".weight";
     size_t length = strlen(name), n_base = length >= sizeof suffix - 1 ? length - (sizeof suffix - 1) : 0;
+    snprintf(base, MAX_NAME, "%.*s", (int)(strcmp(name + n_base, suffix) == 0 ? n_base : length), name);
+}
+
+/* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
+static bool is_readable(const ink_weight *stored) {
+    bool as_numbers = stored->dtype == INK_F32 || stored->dtype == INK_BF16;
+    return !as_numbers || (uintptr_t)stored->data % ink_dtype_size(stored->dtype) == 0;
+}
+
+/* In place as the file holds it. */
+static void bind_stored(ink_binder *binder, ink_weight *dst, const ink_weight *stored) {
+    count_mapped(binder, ink_weight_bytes(stored));
+    *dst = *stored;
+    if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
+}
+
+static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
     char base[MAX_NAME];
-    snprintf(base, sizeof base, "%.*s", (int)(strcmp(name + n_base, suffix) == 0 ? n_base : length), name);
+    base_of(base, name);
     *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
     if (binder->synthetic) {
         /* As if the published files, of 16 bits, were read. */
@@ -426,12 +449,8 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     if (binder->status != INK_OK) return;
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
     size_t mark = ink_place_mark(binder);
-    /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
-    bool readable = (form != INK_F32 && form != INK_BF16) || (uintptr_t)stored.data % ink_dtype_size(form) == 0;
-    if (form == stored.dtype && readable && !merge) {
-        count_mapped(binder, ink_weight_bytes(&stored));
-        *dst = stored;
-        if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
+    if (form == stored.dtype && is_readable(&stored) && !merge) {
+        bind_stored(binder, dst, &stored);
     } else {
         dst->dtype = form;
         count_converted(binder, info);
@@ -460,6 +479,39 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
     *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
     if (make_name(name, binder, format, arguments)) bind_weight(binder, dst, rows, cols, name, true);
     va_end(arguments);
+}
+
+static void bind_table(ink_binder *binder, ink_table *dst, const char *name) {
+    ink_weight *w = &dst->stored;
+    if (binder->synthetic) {
+        make_random_matrix(binder, w, name);
+        return;
+    }
+    char base[MAX_NAME];
+    base_of(base, name);
+    const ink_tensor_info *info = look_up(binder, name);
+    ink_weight stored = {.rows = w->rows, .cols = w->cols};
+    if (!info || !read_stored(binder, &stored, info, base)) return;
+    ink_dtype form = wanted_form(binder, &stored, true);
+    if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
+    if (is_readable(&stored)) {
+        bind_stored(binder, w, &stored);
+    } else {
+        w->dtype = stored.dtype;
+        convert(binder, w, &stored, name, false);
+    }
+    w->name = info->name;
+    dst->rounds = form == INK_BF16 && stored.dtype != INK_BF16;
+}
+
+void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, const char *format, ...) {
+    char name[MAX_NAME];
+    va_list arguments;
+    va_start(arguments, format);
+    *dst = (ink_table){.stored = {.dtype = INK_BF16, .rows = rows, .cols = cols}};
+    if (make_name(name, binder, format, arguments)) bind_table(binder, dst, name);
+    va_end(arguments);
+    report_loaded(binder);
 }
 
 /* ---- convolutions -------------------------------------------------------------------------------------------------------- */

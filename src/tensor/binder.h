@@ -95,6 +95,13 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
     __attribute__((format(printf, 5, 6)));
 
 /*
+ * A sensitive matrix of which rows are looked up. It stays in the host's memory, in place as the file holds it, whatever the device
+ * and the precision, to which rows are rounded when they are looked up. Adapters change nothing in it.
+ */
+void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/*
  * A convolution [out, in, kt, k, k] or [out, in, k, k], or where ink_weights_channels_last says so [out, kt, k, k, in] or
  * [out, k, k, in], as a matrix [out, k * k * in] in the order (ky, kx, channel), f32 or bf16. Of a causal 3-D kernel only the last
  * time slice is kept: at T = 1 the others see zeros.

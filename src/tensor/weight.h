@@ -5,6 +5,8 @@
 #ifndef INK_TENSOR_WEIGHT_H
 #define INK_TENSOR_WEIGHT_H
 
+#include <stdbool.h>
+
 #include "tensor/dtype.h"
 
 /* [rows, cols], row-major: row n holds the inputs of output n. Owns nothing. */
@@ -27,6 +29,12 @@ typedef struct ink_weight {
     const struct ink_weight *down, *up;
     const char *name; /* of its tensor, borrowed, for those who look on; NULL: none */
 } ink_weight;
+
+/* A matrix in the host's memory of which rows are looked up, and whether what they decode to is rounded to bf16. */
+typedef struct ink_table {
+    ink_weight stored;
+    bool rounds;
+} ink_table;
 
 enum { INK_MAX_GROUP = 256 }; /* of AFFINE types; every group divides it */
 

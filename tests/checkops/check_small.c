@@ -59,40 +59,6 @@ void check_silu_mul(checker *c) {
     check_call(c, call_silu_mul, &p, &r, 1);
 }
 
-/* ---- embed_rows ------------------------------------------------------------------------------------------------------ */
-
-typedef struct embed_case {
-    ink_tensor dst;
-    ink_weight table;
-    int32_t ids[40];
-} embed_case;
-
-static void call_embed(const ink_device *device, const void *arguments) {
-    const embed_case *a = arguments;
-    device->ops->embed_rows(device, a->dst, &a->table, a->ids);
-}
-
-static void check_embed(checker *c, int64_t rows, int64_t cols, ink_dtype dtype) {
-    begin_case(c, "%lld rows of %lld, %s", (long long)rows, (long long)cols, ink_dtype_name(dtype));
-    bool packed = dtype != INK_F32 && dtype != INK_BF16;
-    embed_case a = {.dst = take_blank(c, rows, cols)};
-    a.table = packed ? take_packed_weight(c, dtype, 29, cols) : take_weight(c, dtype, 29, cols, NORMAL, 1);
-    for (int64_t i = 0; i < rows; i++) a.ids[i] = (int32_t)random_below(c, 29);
-    a.ids[0] = 28;
-    result r = {a.dst, NULL};
-    check_call(c, call_embed, &a, &r, 1);
-}
-
-void check_embed_rows(checker *c) {
-    for (int64_t rows = 1; rows <= 40; rows += 13)
-        for (int64_t cols = 1; cols <= 40; cols += 3) {
-            check_embed(c, rows, cols, INK_F32);
-            check_embed(c, rows, cols, INK_BF16);
-        }
-    for (ink_dtype dtype = INK_F16; dtype < INK_OTHER_DTYPE; dtype++)
-        if (takes_weights(c, dtype)) check_embed(c, 7, 768, dtype);
-}
-
 /* ---- timestep_embed -------------------------------------------------------------------------------------------------- */
 
 static void call_timestep(const ink_device *device, const void *arguments) {

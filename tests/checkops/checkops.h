@@ -215,7 +215,6 @@ void check_attention(checker *c);
 void check_conv2d(checker *c);
 void check_upsample2x(checker *c);
 void check_silu_mul(checker *c);
-void check_embed_rows(checker *c);
 void check_timestep_embed(checker *c);
 void check_unpatchify(checker *c);
 void check_cfg_combine(checker *c);

@@ -32,7 +32,6 @@ const family families[] = {
     {"conv2d", check_conv2d, {NARROW_X | NARROW_DST, NARROW_X | NARROW_DST | NARROW_VECTORS, NARROW_X}},
     {"rmsnorm_channels", check_rmsnorm_channels, {NARROW_X | NARROW_DST, NARROW_X | NARROW_DST | NARROW_VECTORS}},
     {"upsample2x", check_upsample2x, {NARROW_X | NARROW_DST}},
-    {"embed_rows", check_embed_rows, {NARROW_DST}},
     {"timestep_embed", check_timestep_embed, {0}},
     {"unpatchify", check_unpatchify, {NARROW_DST}},
     {"cfg_combine", check_cfg_combine, {0}},

@@ -158,12 +158,6 @@ static void upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64_
     end(c);
 }
 
-static void embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    checker *c = begin(d);
-    c->device.ops->embed_rows(&c->device, narrow(c, dst, NARROW_DST), table, ids);
-    end(c);
-}
-
 static void unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                        int64_t width, int64_t patch) {
     checker *c = begin(d);
@@ -190,6 +184,5 @@ const ink_ops narrowing_ops = {.linear = linear,
                                .conv2d = conv2d,
                                .rmsnorm_channels = rmsnorm_channels,
                                .upsample2x = upsample2x,
-                               .embed_rows = embed_rows,
                                .unpatchify = unpatchify,
                                .copy = copy};

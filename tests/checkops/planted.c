@@ -450,10 +450,6 @@ static void upsample_transposed(const ink_device *d, ink_tensor dst, ink_tensor 
 
 static void silu_of_other(const ink_device *d, ink_tensor dst, ink_tensor a, ink_tensor b) { ink_ref_silu_mul(d, dst, b, a); }
 
-static void embed_first_row(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    for (int64_t i = 0; i < dst.rows; i++) ink_ref_embed_rows(d, ink_rows(dst, i, 1), table, ids);
-}
-
 /* The angle in double: nearer to the formula, but not what the networks were trained with. */
 static void timestep_in_double(const ink_device *d, ink_tensor dst, ink_tensor t) {
     (void)d;
@@ -596,7 +592,6 @@ static const struct planted {
     {"conv2d", "residual ignored", {.conv2d = conv_no_residual}},
     {"upsample2x", "height and width swapped", {.upsample2x = upsample_transposed}},
     {"silu_mul", "silu of the other operand", {.silu_mul = silu_of_other}},
-    {"embed_rows", "every row is the first", {.embed_rows = embed_first_row}},
     {"timestep_embed", "angles in double", {.timestep_embed = timestep_in_double}},
     {"timestep_embed", "sine first", {.timestep_embed = timestep_sine_first}},
     {"unpatchify", "channel is the fastest index of a token", {.unpatchify = unpatchify_channels_last}},

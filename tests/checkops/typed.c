@@ -280,12 +280,6 @@ static void upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64_
     free(a.data);
 }
 
-static void embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    ink_tensor made = widen(d, dst);
-    ink_ref_embed_rows(d, made, table, ids);
-    give(d, dst, made);
-}
-
 static void unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                        int64_t width, int64_t patch) {
     ink_tensor made = widen(d, dst), a = widen(d, latents), b = widen(d, mean), c = widen(d, std);
@@ -316,7 +310,6 @@ ink_device typed_device(typed_bug bug) {
                                 .conv2d = conv2d,
                                 .rmsnorm_channels = rmsnorm_channels,
                                 .upsample2x = upsample2x,
-                                .embed_rows = embed_rows,
                                 .timestep_embed = ink_ref_timestep_embed,
                                 .unpatchify = unpatchify,
                                 .cfg_combine = ink_ref_cfg_combine,

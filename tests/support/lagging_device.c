@@ -27,7 +27,6 @@ typedef enum call_kind {
     CONV2D,
     RMSNORM_CHANNELS,
     UPSAMPLE2X,
-    EMBED_ROWS,
     TIMESTEP_EMBED,
     UNPATCHIFY,
     CFG_COMBINE,
@@ -60,7 +59,6 @@ typedef struct queued {
     void *dst;
     const void *src;
     size_t bytes;
-    int32_t *ids; /* owned; of EMBED_ROWS, which is not recorded */
 } queued;
 
 typedef struct queue {
@@ -158,7 +156,6 @@ static void run_op(queued *c) {
     case CONV2D: ink_ref_conv2d(d, x[0], x[1], &c->w, v = widen(x[2]), c->has_residual ? &c->residual : NULL, c->conv); break;
     case RMSNORM_CHANNELS: ink_ref_rmsnorm_channels(d, x[0], x[1], v = widen(x[2]), c->flag); break;
     case UPSAMPLE2X: ink_ref_upsample2x(d, x[0], x[1], c->n[0], c->n[1]); break;
-    case EMBED_ROWS: ink_ref_embed_rows(d, x[0], &c->w, c->ids); break;
     case TIMESTEP_EMBED: ink_ref_timestep_embed(d, x[0], x[1]); break;
     case UNPATCHIFY: ink_ref_unpatchify(d, x[0], x[1], x[2], x[3], c->n[0], c->n[1], c->n[2]); break;
     case CFG_COMBINE: ink_ref_cfg_combine(d, x[0], x[1], x[2], c->f); break;
@@ -168,7 +165,6 @@ static void run_op(queued *c) {
     free(v.data);
     free(u.data);
     free(bias.data);
-    free(c->ids);
 }
 
 static void run_now(queued *c) {
@@ -353,15 +349,6 @@ static void rmsnorm_channels(const ink_device *d, ink_tensor dst, ink_tensor x, 
 static void upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64_t height, int64_t width) {
     (void)d;
     put(&(queued){.kind = UPSAMPLE2X, .x = {dst, x}, .n = {height, width}});
-}
-
-static void embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    (void)d;
-    queued c = with_weight(EMBED_ROWS, table);
-    c.x[0] = dst;
-    c.ids = need(malloc((size_t)dst.rows * sizeof *ids));
-    memcpy(c.ids, ids, (size_t)dst.rows * sizeof *ids);
-    put(&c);
 }
 
 static void timestep_embed(const ink_device *d, ink_tensor dst, ink_tensor t) {
@@ -606,12 +593,23 @@ ink_device lagging_device(int64_t total_bytes) {
         take_device,   give_device, take_shared, give_shared,    move,  move,    STAGING_BYTES, staging,   send,
         begin_sending, see_sent,    end_sending, wait_for_all,   tell,  failure, begin_aside,   end_aside, join_aside,
         record_begin,  record_end,  replay,      record_release, fetch, await,   leave};
-    static const ink_ops ops = {linear,      layernorm_modulate, gated_residual_layernorm_modulate,
-                                rmsnorm,     residual_rmsnorm,   rmsnorm_rope,
-                                rope_half,   attention,          silu_mul,
-                                conv2d,      rmsnorm_channels,   upsample2x,
-                                embed_rows,  timestep_embed,     unpatchify,
-                                cfg_combine, euler_step,         copy};
+    static const ink_ops ops = {linear,
+                                layernorm_modulate,
+                                gated_residual_layernorm_modulate,
+                                rmsnorm,
+                                residual_rmsnorm,
+                                rmsnorm_rope,
+                                rope_half,
+                                attention,
+                                silu_mul,
+                                conv2d,
+                                rmsnorm_channels,
+                                upsample2x,
+                                timestep_embed,
+                                unpatchify,
+                                cfg_combine,
+                                euler_step,
+                                copy};
     memset(&s, 0, sizeof s);
     s.total = total_bytes;
     return (ink_device){.tier = "lagging", .ops = &ops, .memory = &memory, .sides_together = true, .close = close_device};

@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/bf16.h"
 #include "ops/ops.h"
 #include "ops/roofline.h"
+#include "support/lagging_device.h"
 
 enum { ROWS = 3, IN = 8, OUT = 5, RANK = 2 };
 
@@ -230,6 +232,43 @@ static void test_branch(void **state) {
     ink_arena_destroy(&b.arena);
 }
 
+/* Rows of a table come to a device as they are stored, or rounded; an id that it does not have is an error. */
+static void test_embed_rows(void **state) {
+    (void)state;
+    enum { N = 4 };
+    static const int32_t ids[N] = {4, 0, 4, 2};
+    for (int i = 0; i < 4; i++) {
+        bool rounds = i % 2, lags = i / 2;
+        bench b;
+        float found[N * IN];
+        ink_table table = {.rounds = rounds};
+        set_up(&b);
+        for (int j = 0; j < OUT * IN; j++) b.w[j] = 1.0f + (float)j * 0x1p-10f;
+        weight_of(&b, &table.stored);
+        ink_device device = lags ? lagging_device(1 << 20) : b.device;
+        b.c.device = &device;
+        ink_tensor dst = ink_view(lags ? device.memory->alloc(&device, sizeof found) : found, N, IN);
+        ink_embed_rows(&b.c, dst, &table, ids);
+        assert_int_equal(b.c.status, INK_OK);
+        if (lags) device.memory->download(&device, found, dst.data, sizeof found);
+        for (int j = 0; j < N * IN; j++) {
+            float stored = b.w[ids[j / IN] * IN + j % IN];
+            assert_true(found[j] == (rounds ? ink_round_to_bf16(stored) : stored));
+        }
+        for (int k = 0; k < 2; k++) {
+            b.c.status = INK_OK;
+            ink_embed_rows(&b.c, ink_rows(dst, 0, 1), &table, &(int32_t){k ? OUT : -1});
+            assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
+            assert_string_equal(b.error.message, k ? "embed_rows: id 5 is not in 0..4" : "embed_rows: id -1 is not in 0..4");
+        }
+        if (lags) {
+            device.memory->release(&device, dst.data);
+            device.close(&device);
+        }
+        ink_arena_destroy(&b.arena);
+    }
+}
+
 static void test_tiers(void **state) {
     (void)state;
     ink_device device;
@@ -292,6 +331,7 @@ int main(void) {
         cmocka_unit_test(test_check_finds_a_wrong_op),
         cmocka_unit_test(test_rows_in_two_runs),
         cmocka_unit_test(test_branch),
+        cmocka_unit_test(test_embed_rows),
         cmocka_unit_test(test_tiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "inkstone.h"
 #include "support/files.h"
+#include "support/lagging_device.h"
 #include "tensor/binder.h"
 
 #define T(dtype, shape, begin, end) "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
@@ -248,6 +249,62 @@ static void test_types_and_places(void **state) {
             ink_store_release(&store);
             assert_int_equal(store.host.n, 0);
         }
+    ink_weights_close(&weights);
+    test_folder_remove(folder);
+}
+
+/* A table is used where the file has it, on a device as well, and rounded as its precision has it when it is looked up. */
+static void test_tables(void **state) {
+    (void)state;
+    char folder[TEST_PATH];
+    ink_weights *weights = open_mixed(folder);
+    ink_device device = lagging_device(1 << 20);
+    static const struct {
+        const char *name;
+        ink_dtype dtype;
+        ink_precision precision;
+        bool rounds;
+    } cases[] = {{"f32", INK_F32, INK_PRECISION_F32, false},   {"f32", INK_F32, INK_PRECISION_AUTO, false},
+                 {"f32", INK_F32, INK_PRECISION_BF16, true},   {"f32", INK_F32, INK_PRECISION_Q4, true},
+                 {"bf16", INK_BF16, INK_PRECISION_F32, false}, {"bf16", INK_BF16, INK_PRECISION_INT8, false},
+                 {"f16", INK_F16, INK_PRECISION_BF16, false}};
+    for (size_t i = 0; i < 2 * sizeof cases / sizeof *cases; i++) {
+        bool placed = i % 2;
+        ink_error error = {0};
+        ink_store store = {0};
+        ink_binder binder = {.weights = weights,
+                             .mode = INK_BIND_LOAD,
+                             .precision = cases[i / 2].precision,
+                             .store = &store,
+                             .memory = placed ? device.memory : NULL,
+                             .device = placed ? &device : NULL,
+                             .error = &error};
+        ink_binder check = {.weights = weights, .mode = INK_BIND_CHECK, .precision = cases[i / 2].precision};
+        ink_table table, unloaded;
+        ink_bind_table(&binder, &table, 2, 3, "%s", cases[i / 2].name);
+        ink_bind_table(&check, &unloaded, 2, 3, "%s", cases[i / 2].name);
+        if (binder.status != INK_OK) fail_msg("%s", error.message);
+        assert_ptr_equal(table.stored.data, ink_weights_find(weights, cases[i / 2].name)->data);
+        assert_int_equal(table.stored.dtype, cases[i / 2].dtype);
+        assert_int_equal(table.rounds, cases[i / 2].rounds);
+        assert_null(unloaded.stored.data);
+        assert_int_equal(binder.stored_bytes + store.bytes, 0);
+        assert_int_equal(lagging_device_counts().bytes, 0);
+        ink_bind_table(&binder, &table, 3, 2, "%s", cases[i / 2].name);
+        assert_int_equal(binder.status, INK_ERROR_FORMAT);
+        ink_store_release(&store);
+    }
+    device.close(&device);
+    /* Numbers that lie askew are copied. */
+    ink_store store = {0};
+    ink_binder binder = {.weights = weights, .mode = INK_BIND_LOAD, .store = &store};
+    ink_table table;
+    ink_bind_table(&binder, &table, 2, 3, "conv1");
+    assert_int_equal(binder.status, INK_OK);
+    assert_int_equal(binder.stored_bytes, 12);
+    assert_memory_equal(table.stored.data, ink_weights_find(weights, "conv1")->data, 12);
+    assert_ptr_equal(table.stored.data, store.host.list[0]);
+    ink_store_release(&store);
     ink_weights_close(&weights);
     test_folder_remove(folder);
 }
@@ -581,6 +638,7 @@ int main(void) {
         cmocka_unit_test(test_indices_that_are_refused),
         cmocka_unit_test(test_renaming),
         cmocka_unit_test(test_types_and_places),
+        cmocka_unit_test(test_tables),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_loaded_is_told_and_may_stop),
         cmocka_unit_test(test_what_is_refused),

@@ -25,7 +25,6 @@ void ink_cpu_rmsnorm_channels(const ink_device *d, ink_tensor dst, ink_tensor x,
 void ink_cpu_silu_mul(const ink_device *d, ink_tensor dst, ink_tensor a, ink_tensor b);
 
 void ink_cpu_upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
-void ink_cpu_embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 void ink_cpu_timestep_embed(const ink_device *d, ink_tensor dst, ink_tensor t);
 void ink_cpu_unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                         int64_t width, int64_t patch);

@@ -1,5 +1,4 @@
-/* cpu_small.c - ops that move or touch little: look-ups, layout changes, the sampler's steps. No tier needs loops of its own here.
- */
+/* cpu_small.c - ops that move or touch little: layout changes, the sampler's steps. No tier needs loops of its own here. */
 #include <math.h>
 #include <string.h>
 
@@ -22,11 +21,6 @@ void ink_cpu_upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64
     (void)height;
     upsample op = {dst, x, width};
     ink_cpu_for_rows(d, dst.rows, dst.cols, upsample_rows, &op);
-}
-
-void ink_cpu_embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    (void)d;
-    for (int64_t i = 0; i < dst.rows; i++) ink_weight_decode(ink_row(dst, i), table, ids[i], 0, dst.cols);
 }
 
 void ink_cpu_timestep_embed(const ink_device *d, ink_tensor dst, ink_tensor t) {

@@ -15,7 +15,6 @@ const ink_ops ink_ops_cpu = {
     .conv2d = ink_cpu_conv2d,
     .rmsnorm_channels = ink_cpu_rmsnorm_channels,
     .upsample2x = ink_cpu_upsample2x,
-    .embed_rows = ink_cpu_embed_rows,
     .timestep_embed = ink_cpu_timestep_embed,
     .unpatchify = ink_cpu_unpatchify,
     .cfg_combine = ink_cpu_cfg_combine,

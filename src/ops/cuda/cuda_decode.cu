@@ -1,6 +1,6 @@
 /*
- * cuda_decode.cu - stored forms to operands of products and to rows of tables. All of it is bound by memory: a thread takes eight
- * elements, so that a warp reads and writes whole lines, wherever the addresses are aligned; elsewhere it takes them one by one.
+ * cuda_decode.cu - stored forms to operands of products. All of it is bound by memory: a thread takes eight elements, so that a warp
+ * reads and writes whole lines, wherever the addresses are aligned; elsewhere it takes them one by one.
  */
 #include "ops/cuda/cuda_decode.h"
 
@@ -104,7 +104,6 @@ struct target {
     void *data;
     ink_dtype type;
     int64_t rows, cols, stride; /* columns that the weight lacks become zero */
-    const int32_t *ids;         /* the row of the weight for each of these, or NULL: as they come */
 };
 
 /* As ink_weight_decode, where stored * scale + bias is rounded twice. */
@@ -116,13 +115,12 @@ static __global__ void __launch_bounds__(INK_PIECE_LANES *INK_PIECE_ROWS) decode
     if (col >= to.cols) return;
     for (int64_t row = (int64_t)blockIdx.y * INK_PIECE_ROWS + threadIdx.y; row < to.rows;
          row += (int64_t)gridDim.y * INK_PIECE_ROWS) {
-        const int64_t of = to.ids ? to.ids[row] : row;
         T *dst = static_cast<T *>(to.data) + row * to.stride;
         float v[INK_PIECE] = {0}, scale, bias;
         if constexpr (ALIGNED) {
             if (col < w.cols) {
-                load_affine<FORM>(w, of, col, &scale, &bias);
-                stored_eight<FORM>(w.data, of * w.cols + col, v);
+                load_affine<FORM>(w, row, col, &scale, &bias);
+                stored_eight<FORM>(w.data, row * w.cols + col, v);
 #pragma unroll
                 for (int j = 0; j < INK_PIECE; j++) v[j] = scaled(v[j], scale, bias);
             }
@@ -131,8 +129,8 @@ static __global__ void __launch_bounds__(INK_PIECE_LANES *INK_PIECE_ROWS) decode
             for (int64_t k = col; k < col + INK_PIECE && k < to.cols; k++) {
                 float value = 0;
                 if (k < w.cols) {
-                    load_affine<FORM>(w, of, k, &scale, &bias);
-                    value = scaled(stored_one<FORM>(w.data, of * w.cols + k), scale, bias);
+                    load_affine<FORM>(w, row, k, &scale, &bias);
+                    value = scaled(stored_one<FORM>(w.data, row * w.cols + k), scale, bias);
                 }
                 ink_store(dst + k, value);
             }
@@ -198,16 +196,7 @@ static void decode(ink_cuda *c, const target &to, const ink_weight *w) {
 }
 
 void ink_cuda_decode_weight(ink_cuda *c, void *dst, ink_dtype type, int64_t ld, const ink_weight *w) {
-    decode(c, target{dst, type, w->rows, ld, ld, nullptr}, w);
-}
-
-void ink_cuda_op_embed_rows(const ink_device *device, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    ink_cuda *c = ink_cuda_of(device);
-    if (ink_cuda_failed(c) || dst.rows == 0) return;
-    const size_t bytes = (size_t)dst.rows * sizeof *ids;
-    int32_t *copied = static_cast<int32_t *>(ink_cuda_scratch(c, bytes));
-    if (!copied || !ink_cuda_ok(c, cudaMemcpyAsync(copied, ids, bytes, cudaMemcpyHostToDevice, c->stream), "embed_rows")) return;
-    decode(c, target{dst.data, dst.type, dst.rows, dst.cols, dst.stride, copied}, table);
+    decode(c, target{dst, type, w->rows, ld, ld}, w);
 }
 
 static __global__ void scales_kernel(float *dst, int64_t n, const unsigned char *scales, ink_dtype type, bool per_row) {

@@ -76,7 +76,6 @@ static const ink_ops cuda_ops = {
     ink_cuda_op_conv2d,
     ink_cuda_op_rmsnorm_channels,
     ink_cuda_op_upsample2x,
-    ink_cuda_op_embed_rows,
     ink_cuda_op_timestep_embed,
     ink_cuda_op_unpatchify,
     ink_cuda_op_cfg_combine,

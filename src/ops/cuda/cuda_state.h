@@ -137,7 +137,6 @@ void ink_cuda_op_conv2d(const ink_device *, ink_tensor dst, ink_tensor x, const 
                         const ink_tensor *residual, ink_conv_shape shape);
 void ink_cuda_op_rmsnorm_channels(const ink_device *, ink_tensor dst, ink_tensor x, ink_tensor gamma, bool silu);
 void ink_cuda_op_upsample2x(const ink_device *, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
-void ink_cuda_op_embed_rows(const ink_device *, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 void ink_cuda_op_timestep_embed(const ink_device *, ink_tensor dst, ink_tensor t);
 void ink_cuda_op_unpatchify(const ink_device *, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                             int64_t width, int64_t patch);

@@ -30,7 +30,6 @@ void ink_ref_conv2d(const ink_device *d, ink_tensor dst, ink_tensor x, const ink
 void ink_ref_upsample2x(const ink_device *d, ink_tensor dst, ink_tensor x, int64_t height, int64_t width);
 
 void ink_ref_silu_mul(const ink_device *d, ink_tensor dst, ink_tensor a, ink_tensor b);
-void ink_ref_embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids);
 void ink_ref_timestep_embed(const ink_device *d, ink_tensor dst, ink_tensor t);
 void ink_ref_unpatchify(const ink_device *d, ink_tensor dst, ink_tensor latents, ink_tensor mean, ink_tensor std, int64_t height,
                         int64_t width, int64_t patch);

@@ -9,12 +9,6 @@ void ink_ref_silu_mul(const ink_device *d, ink_tensor dst, ink_tensor a, ink_ten
         for (int64_t j = 0; j < dst.cols; j++) ink_row(dst, i)[j] = (float)(ink_ref_silu(ink_row(a, i)[j]) * ink_row(b, i)[j]);
 }
 
-void ink_ref_embed_rows(const ink_device *d, ink_tensor dst, const ink_weight *table, const int32_t *ids) {
-    (void)d;
-    for (int64_t i = 0; i < dst.rows; i++)
-        for (int64_t j = 0; j < dst.cols; j++) ink_row(dst, i)[j] = (float)ink_ref_weight_at(table, ids[i], j);
-}
-
 /*
  * The one op that rounds on the way, because the angles go up to 1000 and the networks were trained with what an f32 program
  * makes of them: exponent, frequency, product and angle are each an f32. Source: diffusers, get_timestep_embedding.

@@ -15,7 +15,6 @@ const ink_ops ink_ops_ref = {
     .conv2d = ink_ref_conv2d,
     .rmsnorm_channels = ink_ref_rmsnorm_channels,
     .upsample2x = ink_ref_upsample2x,
-    .embed_rows = ink_ref_embed_rows,
     .timestep_embed = ink_ref_timestep_embed,
     .unpatchify = ink_ref_unpatchify,
     .cfg_combine = ink_ref_cfg_combine,
