@@ -5,7 +5,8 @@
     python3 tools/bench/cold_start.py /dev/shm/full --inkstone build-cuda/inkstone
 
 runs `inkstone` in a terminal of its own and notes when its progress first shows each phase and the first step. The bytes are those
-of every tensor that a step needs: the transformer, and the text encoder without lm_head and vision; the VAE comes after the steps.
+of every tensor that a step needs: the transformer, and the text encoder without lm_head, vision and the table of tokens, of which a
+prompt needs a few rows; the VAE comes after the steps.
 Their rate from the start of the process on is told beside what the link carries: copies of 1 GiB from pinned memory by torch, the
 best of several, before and after the runs, and what threads read of the checkpoint's files, which is as fast as they come from the
 page cache. Every run is a process of its own. One line of JSON for each run on standard output, the table on standard error.
@@ -75,7 +76,7 @@ def needed_bytes(model):
         tensors = {}
         for path in weight_files(model, component):
             tensors |= tensors_of(path)
-        sizes[component] = sum(n for name, n in tensors.items() if not re.search(r"(^|\.)(lm_head|visual)\.", name))
+        sizes[component] = sum(n for name, n in tensors.items() if not re.search(r"(^|\.)(lm_head|visual|embed_tokens)\.", name))
     return sizes
 
 
