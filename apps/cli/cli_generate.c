@@ -100,6 +100,13 @@ static ink_status open_model(job *run, ink_error *error) {
 
 /* The library says what is wrong with a request, but not which option said so: look for one that is refused on its own. */
 static void name_the_option(const job *run, ink_error *error) {
+    /* With a budget the others decide: what it must be at least is for this picture. */
+    if (given(run, CLI_RAM_BUDGET) && error->status == INK_ERROR_MEMORY && run->request.ram_budget < run->plan.least_bytes) {
+        char reason[sizeof error->message];
+        snprintf(reason, sizeof reason, "%s", error->message);
+        app_fail(error, INK_ERROR_MEMORY, "--ram-budget %.40s: %.900s", given(run, CLI_RAM_BUDGET), reason);
+        return;
+    }
     for (int i = 0; i < N_REQUEST_OPTIONS; i++) {
         cli_option_id id = request_options[i];
         ink_request alone;

@@ -5,6 +5,8 @@
 
 #include "base/memory.h"
 
+enum { MOST_TOKENS = 2048 }; /* of a run: two prompts as long as they may be, and then some */
+
 static void bind_layer(ink_text_layer *layer, const ink_text_encoder_config *config, ink_binder *b, int i) {
     int64_t hidden = config->hidden_size, mlp = config->intermediate_size;
     int64_t q_dim = config->n_heads * config->head_dim, kv_dim = config->n_kv_heads * config->head_dim;
@@ -28,7 +30,7 @@ void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_con
         b->status = ink_fail(b->error, INK_ERROR_MEMORY, "no memory for the text encoder's layer list");
         return;
     }
-    ink_bind_table(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, "model.embed_tokens.weight");
+    ink_bind_table(b, &encoder->embed_tokens, config->vocab_size, config->hidden_size, MOST_TOKENS, "model.embed_tokens.weight");
     for (int i = 0; i < config->n_layers; i++) {
         /* Of no part, for the layer before uses it. */
         ink_bind_vector(b, &encoder->layers[i].input_norm, config->hidden_size, "model.layers.%d.input_layernorm.weight", i);

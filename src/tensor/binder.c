@@ -420,9 +420,9 @@ static bool is_readable(const ink_weight *stored) {
     return !as_numbers || (uintptr_t)stored->data % ink_dtype_size(stored->dtype) == 0;
 }
 
-/* In place as the file holds it. */
-static void bind_stored(ink_binder *binder, ink_weight *dst, const ink_weight *stored) {
-    count_mapped(binder, ink_weight_bytes(stored));
+/* In place as the file holds it, of which `used` bytes are. */
+static void bind_stored(ink_binder *binder, ink_weight *dst, const ink_weight *stored, int64_t used) {
+    count_mapped(binder, used);
     *dst = *stored;
     if (binder->mode != INK_BIND_LOAD) dst->data = NULL;
 }
@@ -450,7 +450,7 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
     size_t mark = ink_place_mark(binder);
     if (form == stored.dtype && is_readable(&stored) && !merge) {
-        bind_stored(binder, dst, &stored);
+        bind_stored(binder, dst, &stored, ink_weight_bytes(&stored));
     } else {
         dst->dtype = form;
         count_converted(binder, info);
@@ -481,7 +481,14 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
     va_end(arguments);
 }
 
-static void bind_table(ink_binder *binder, ink_table *dst, const char *name) {
+/* Of a table that is used in place. The system maps pages that it has around one that is touched, up to so many bytes. */
+static int64_t touched_bytes(const ink_weight *stored, int64_t n_looked_up) {
+    const int64_t around = 64 << 10;
+    int64_t all = ink_weight_bytes(stored), of_row = all / stored->rows + around;
+    return n_looked_up < all / of_row ? n_looked_up * of_row : all;
+}
+
+static void bind_table(ink_binder *binder, ink_table *dst, int64_t n_looked_up, const char *name) {
     ink_weight *w = &dst->stored;
     if (binder->synthetic) {
         make_random_matrix(binder, w, name);
@@ -495,7 +502,7 @@ static void bind_table(ink_binder *binder, ink_table *dst, const char *name) {
     ink_dtype form = wanted_form(binder, &stored, true);
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
     if (is_readable(&stored)) {
-        bind_stored(binder, w, &stored);
+        bind_stored(binder, w, &stored, touched_bytes(&stored, n_looked_up));
     } else {
         w->dtype = stored.dtype;
         convert(binder, w, &stored, name, false);
@@ -504,12 +511,12 @@ static void bind_table(ink_binder *binder, ink_table *dst, const char *name) {
     dst->rounds = form == INK_BF16 && stored.dtype != INK_BF16;
 }
 
-void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, const char *format, ...) {
+void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, int64_t n_looked_up, const char *format, ...) {
     char name[MAX_NAME];
     va_list arguments;
     va_start(arguments, format);
     *dst = (ink_table){.stored = {.dtype = INK_BF16, .rows = rows, .cols = cols}};
-    if (make_name(name, binder, format, arguments)) bind_table(binder, dst, name);
+    if (make_name(name, binder, format, arguments)) bind_table(binder, dst, n_looked_up, name);
     va_end(arguments);
     report_loaded(binder);
 }

@@ -95,11 +95,12 @@ void ink_bind_sensitive_matrix(ink_binder *binder, ink_weight *dst, int64_t rows
     __attribute__((format(printf, 5, 6)));
 
 /*
- * A sensitive matrix of which rows are looked up. It stays in the host's memory, in place as the file holds it, whatever the device
- * and the precision, to which rows are rounded when they are looked up. Adapters change nothing in it.
+ * A sensitive matrix of which rows are looked up, at most n_looked_up in a run. It stays in the host's memory, in place as the file
+ * holds it, whatever the device and the precision, to which rows are rounded when they are looked up. Adapters change nothing in
+ * it.
  */
-void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+void ink_bind_table(ink_binder *binder, ink_table *dst, int64_t rows, int64_t cols, int64_t n_looked_up, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
 
 /*
  * A convolution [out, in, kt, k, k] or [out, in, k, k], or where ink_weights_channels_last says so [out, kt, k, k, in] or

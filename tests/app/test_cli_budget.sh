@@ -109,6 +109,12 @@ q4 80M"
 
 test_mistakes() {
     refuses 1 'a budget of 20 MiB is too small for this picture: the least possible is' "${big[@]}" --ram-budget 20M -o no.png
+    expect "names the option" grep -q '^inkstone: --ram-budget 20M: a budget' "$err"
+    local least
+    least=$(sed -n 's/.*the least possible is \([0-9]*\) MiB.*/\1/p' "$err")
+    run "${big[@]}" -o least.png --ram-budget "$((least + 4))M"
+    expect "draws with the least that it named, and pages of a few libraries" is "$status" 0
+    refuses 1 'is too small for this picture' "${big[@]}" --ram-budget "$((least - 4))M" -o no.png
     for size in "" 0 -1 8Q G 1e9 "8 G" .; do
         refuses 2 'expected a size such as 8G, 1.5G or 500M' "${small[@]}" --ram-budget "$size"
     done

@@ -281,8 +281,8 @@ static void test_tables(void **state) {
                              .error = &error};
         ink_binder check = {.weights = weights, .mode = INK_BIND_CHECK, .precision = cases[i / 2].precision};
         ink_table table, unloaded;
-        ink_bind_table(&binder, &table, 2, 3, "%s", cases[i / 2].name);
-        ink_bind_table(&check, &unloaded, 2, 3, "%s", cases[i / 2].name);
+        ink_bind_table(&binder, &table, 2, 3, 1, "%s", cases[i / 2].name);
+        ink_bind_table(&check, &unloaded, 2, 3, 1, "%s", cases[i / 2].name);
         if (binder.status != INK_OK) fail_msg("%s", error.message);
         assert_ptr_equal(table.stored.data, ink_weights_find(weights, cases[i / 2].name)->data);
         assert_int_equal(table.stored.dtype, cases[i / 2].dtype);
@@ -290,7 +290,7 @@ static void test_tables(void **state) {
         assert_null(unloaded.stored.data);
         assert_int_equal(binder.stored_bytes + store.bytes, 0);
         assert_int_equal(lagging_device_counts().bytes, 0);
-        ink_bind_table(&binder, &table, 3, 2, "%s", cases[i / 2].name);
+        ink_bind_table(&binder, &table, 3, 2, 1, "%s", cases[i / 2].name);
         assert_int_equal(binder.status, INK_ERROR_FORMAT);
         ink_store_release(&store);
     }
@@ -299,7 +299,7 @@ static void test_tables(void **state) {
     ink_store store = {0};
     ink_binder binder = {.weights = weights, .mode = INK_BIND_LOAD, .store = &store};
     ink_table table;
-    ink_bind_table(&binder, &table, 2, 3, "conv1");
+    ink_bind_table(&binder, &table, 2, 3, 1, "conv1");
     assert_int_equal(binder.status, INK_OK);
     assert_int_equal(binder.stored_bytes, 12);
     assert_memory_equal(table.stored.data, ink_weights_find(weights, "conv1")->data, 12);
