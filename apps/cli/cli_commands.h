@@ -76,7 +76,13 @@ ink_status cli_find_model(char **shown, const char **dir, ink_model_options *mod
 ink_status cli_open_model(cli_engine *engine, const cli_options *options, const char *fallback, ink_precision precision,
                           ink_error *error);
 
-/* Creates the session and lets Ctrl-C stop it. cpu may be NULL. */
+/*
+ * Says why a session that could have taken a GPU has taken none, where that is of interest: an option speaks of it, or the machine
+ * seems to have one.
+ */
+void cli_note_processor(const cli_options *options, const ink_session *session);
+
+/* Creates the session, with that note, and lets Ctrl-C stop it. cpu may be NULL. */
 ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error);
 
 /*

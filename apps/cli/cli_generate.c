@@ -254,6 +254,10 @@ static void note_request(const job *run) {
         cli_note(options, "note: guidance is off without a negative prompt; -n \" \" turns it on");
     if (given(run, CLI_NEGATIVE) && request->guidance <= 1)
         cli_note(options, "note: the negative prompt has no effect while guidance is off; -g 4 turns it on");
+    bool on_gpu = run->plan.gpu_peak_bytes > 0;
+    if (given(run, on_gpu ? CLI_RAM_BUDGET : CLI_VRAM_BUDGET))
+        cli_note(options, on_gpu ? "note: --ram-budget has no effect on a GPU; --vram-budget limits its memory"
+                                 : "note: --vram-budget has no effect on the processor; --ram-budget limits its memory");
 }
 
 /* ", 40 of 60 blocks read again at each step (17.0 GiB), all within 12.0 GiB"; "" without a limit. */

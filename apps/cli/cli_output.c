@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/interrupt.h"
 #include "common/model_path.h"
@@ -133,10 +134,20 @@ ink_status cli_open_model(cli_engine *engine, const cli_options *options, const 
     return status;
 }
 
+/* Or a driver for one, at least: files of NVIDIA's driver, and the device of Windows' subsystem. */
+static bool has_nvidia_gpu(void) { return access("/proc/driver/nvidia/version", F_OK) == 0 || access("/dev/dxg", F_OK) == 0; }
+
+void cli_note_processor(const cli_options *options, const ink_session *session) {
+    const char *why = ink_session_no_gpu(session);
+    if (why && (options->given[CLI_BACKEND] || options->given[CLI_VRAM_BUDGET] || has_nvidia_gpu()))
+        cli_note(options, "note: the processor is used, and no GPU: %s", why);
+}
+
 ink_status cli_open_session(cli_engine *engine, const cli_options *options, const char *cpu, ink_error *error) {
     ink_session_options session_options = {.threads = options->threads, .cpu = cpu, .backend = options->given[CLI_BACKEND]};
     ink_status status = ink_session_create(&engine->session, engine->model, &session_options, error);
     if (status != INK_OK) return status;
+    cli_note_processor(options, engine->session);
     app_interrupt_watch(engine->session);
     app_progress_begin(&engine->progress, stderr, options->given[CLI_QUIET] != NULL);
     return INK_OK;

@@ -64,6 +64,7 @@ static ink_status plan_on_gpu(row *r, ink_model *model, const ink_request *reque
     ink_request of_gpu = *request;
     of_gpu.ram_budget = 0;
     ink_status status = ink_session_create(&session, model, &session_options, error);
+    if (status == INK_OK) cli_note_processor(options, session);
     if (status == INK_OK) status = ink_session_plan(&r->gpu, session, &of_gpu, error);
     bool small = status == INK_ERROR_MEMORY && r->gpu.gpu_least_bytes > 0;
     r->gpu_fit = small ? FITS_NOT : r->gpu.streamed_blocks + r->gpu.streamed_text_layers > 0 ? FITS_REREADING : FITS_WELL;

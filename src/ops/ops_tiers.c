@@ -134,7 +134,10 @@ static int cuda_ordinal(const char *name) {
 static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, const char **why) {
     void *module = load_module();
     if (!module) {
+        static const char absent[] = INK_CUDA_MODULE_FILE ": cannot open shared object file";
         *why = dlerror(); /* owned by the C library, until its next failure in this thread */
+        if (strncmp(*why, absent, sizeof absent - 1) == 0)
+            *why = "there is no " INK_CUDA_MODULE_FILE " beside the program; cmake --preset cuda builds it";
         return false;
     }
     /* The module stays: its libraries do not like to be unloaded. */

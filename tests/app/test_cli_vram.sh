@@ -72,4 +72,27 @@ test_plan_without_gpu() {
     refuses 1 'back end cuda:1 cannot be used' plan -m "$model" --backend cuda:1
 }
 
+# notes SENTENCES FLAGS... - draws a small picture, and expects these notes about the processor and the GPU, each with a | behind it.
+notes() {
+    local wanted=$1
+    shift
+    run -m "$model" -p "a red circle" "${size[@]}" -s 1 -S 1 "$@" -o some.png
+    expect "draws with $*" is "$status" 0
+    expect "notes with $*" is "$(grep -E '^note: .*(GPU|budget)' "$err" | tr '\n' '|')" "$wanted"
+    rm -f some.png
+}
+
+# Who asked for a GPU, or for less of its memory, is told that there is none.
+test_notes() {
+    local none='note: the processor is used, and no GPU: /nowhere: cannot open shared object file: No such file or directory|'
+    local vram='note: --vram-budget has no effect on the processor; --ram-budget limits its memory|'
+    notes "" --backend auto
+    notes "" --vram-budget 3G
+    notes 'note: --ram-budget has no effect on a GPU; --vram-budget limits its memory|' --ram-budget 3G
+    INK_CUDA_MODULE=/nowhere notes "$none" --backend auto
+    INK_CUDA_MODULE=/nowhere notes "$none$vram" --vram-budget 3G
+    INK_CUDA_MODULE=/nowhere notes "$vram" --backend cpu --vram-budget 3G
+    INK_CUDA_MODULE=/nowhere notes "" -q --backend auto
+}
+
 run_tests

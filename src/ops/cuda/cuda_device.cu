@@ -149,6 +149,7 @@ extern "C" __attribute__((visibility("default"))) const char *ink_cuda_module_op
     if (interface != INK_DEVICE_INTERFACE) return "the CUDA module belongs to another version";
     int n = 0, major = 0;
     cudaError_t status = cudaGetDeviceCount(&n);
+    if (status == cudaErrorInsufficientDriver) return "there is no NVIDIA driver, or an older one than this build needs";
     if (status != cudaSuccess) return cudaGetErrorString(status);
     if (n == 0) return "there is no GPU";
     if (ordinal < 0 || ordinal >= n) return "there is no GPU of that number";
