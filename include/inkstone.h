@@ -283,7 +283,7 @@ typedef struct ink_memory_plan {
     int gpu_keeps_weights;                     /* for the next picture; else each network leaves after its use */
     int64_t gpu_least_bytes;                   /* the smallest budget that is possible */
     int64_t gpu_host_bytes;                    /* of page-locked memory of the host, for what comes and goes */
-    int64_t text_layers, streamed_text_layers; /* the same as of blocks, for each prompt */
+    int64_t text_layers, streamed_text_layers; /* the same as of blocks, for the prompts */
 } ink_memory_plan;
 
 /* What a request will need, before anything is loaded: a dry run. Errors: ARGUMENT, IO and FORMAT (a LoRA), MEMORY (also a

@@ -28,8 +28,16 @@ typedef struct ink_text_encoder {
 void ink_text_encoder_bind(ink_text_encoder *encoder, const ink_text_encoder_config *config, ink_binder *binder);
 void ink_text_encoder_release(ink_text_encoder *encoder);
 
-/* states [n, hidden] = the last hidden states, after the final norm, of ids [n]. cos, sin [n, head_dim / 2] from ink_rope_text. */
-void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const int32_t *ids, ink_tensor cos,
-                              ink_tensor sin);
+typedef struct ink_text_tokens {
+    const int32_t *ids; /* [n] */
+    int64_t n;
+} ink_text_tokens;
+
+/*
+ * states [n, hidden] = the last hidden states, after the final norm, of texts that do not see each other, n tokens in all: one
+ * text's behind the other's. They go through each layer together. cos, sin [n, head_dim / 2], of each text from ink_rope_text.
+ */
+void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const ink_text_tokens *texts, int n_texts,
+                              ink_tensor cos, ink_tensor sin);
 
 #endif

@@ -109,7 +109,10 @@ static void text_setup(work *w) {
     ink_host_end(&w->ctx, sin, w->sin, INK_HOST_WRITE);
 }
 
-static void text_call(work *w) { ink_text_encoder_forward(&w->ctx, &w->encoder, w->output, w->prompt.ids, w->cos, w->sin); }
+static void text_call(work *w) {
+    const ink_text_tokens text = {w->prompt.ids, w->prompt.n};
+    ink_text_encoder_forward(&w->ctx, &w->encoder, w->output, &text, 1, w->cos, w->sin);
+}
 
 static void text_store(ink_bench_case *c, const work *w, ink_bench_time time) {
     (void)w;

@@ -53,21 +53,32 @@ static void end_tables(ink_run *r, host_tables tables, ink_tensor cos, ink_tenso
     ink_host_end(&r->ctx, tables.sin, sin, INK_HOST_WRITE);
 }
 
-/* Fills sides[i].states. */
-static void encode_side(ink_run *r, ink_text_encoder *encoder, ink_side *s) {
+/* Fills the sides' states, all by one forward: so each layer's weights are read once. */
+static void encode_sides(ink_run *r, ink_text_encoder *encoder) {
     const ink_text_encoder_config *config = encoder->config;
-    ink_tensor all = ink_scratch(&r->ctx, s->prompt.n, config->hidden_size);
+    ink_text_tokens texts[INK_MAX_SIDES];
+    int64_t first[INK_MAX_SIDES], n = 0;
+    for (int i = 0; i < r->n_sides; i++) {
+        texts[i] = (ink_text_tokens){r->sides[i].prompt.ids, r->sides[i].prompt.n};
+        first[i] = n;
+        n += texts[i].n;
+    }
+    ink_tensor all = ink_scratch(&r->ctx, n, config->hidden_size);
     size_t mark = ink_arena_mark(&r->arena);
-    ink_tensor cos = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2),
-               sin = ink_scratch(&r->ctx, s->prompt.n, config->head_dim / 2);
+    ink_tensor cos = ink_scratch(&r->ctx, n, config->head_dim / 2), sin = ink_scratch(&r->ctx, n, config->head_dim / 2);
     if (!ink_run_is_dry(r) && !ink_run_failed(r)) {
         host_tables tables = begin_tables(r, cos, sin);
-        if (!ink_run_failed(r)) ink_rope_text(tables.cos, tables.sin, config->rope_theta);
+        for (int i = 0; i < r->n_sides && !ink_run_failed(r); i++)
+            ink_rope_text(ink_rows(tables.cos, first[i], texts[i].n), ink_rows(tables.sin, first[i], texts[i].n),
+                          config->rope_theta);
         end_tables(r, tables, cos, sin);
     }
-    ink_text_encoder_forward(&r->ctx, encoder, all, s->prompt.ids, cos, sin);
+    ink_text_encoder_forward(&r->ctx, encoder, all, texts, r->n_sides, cos, sin);
     ink_arena_release(&r->arena, mark);
-    s->states = ink_rows(all, s->prompt.drop, s->prompt.n - s->prompt.drop);
+    for (int i = 0; i < r->n_sides; i++) {
+        const ink_prompt *prompt = &r->sides[i].prompt;
+        r->sides[i].states = ink_rows(all, first[i] + prompt->drop, prompt->n - prompt->drop);
+    }
 }
 
 /* On a device that has room for all weights they travel while the host goes on, up to ink_run_await or, block by block, in the
@@ -84,11 +95,9 @@ static void bind_text_encoder(ink_run *r) {
 
 static void encode_prompts(ink_run *r) {
     ink_run_await(r, INK_TEXT_ENCODER, INK_ALL_UPLOADS);
-    ink_run_begin_phase(r, INK_PHASE_TEXT, r->n_sides);
-    for (int i = 0; i < r->n_sides && !ink_run_failed(r); i++) {
-        encode_side(r, &r->networks->text_encoder, &r->sides[i]);
-        ink_run_unit_done(r);
-    }
+    ink_run_begin_phase(r, INK_PHASE_TEXT, 1);
+    if (!ink_run_failed(r)) encode_sides(r, &r->networks->text_encoder);
+    ink_run_unit_done(r);
     ink_run_leave(r, INK_TEXT_ENCODER);
     ink_run_end_phase(r);
 }

@@ -619,7 +619,7 @@ static int follow(void *user, const ink_progress *progress) {
 
 static void test_progress(void **state) {
     const studio *s = *state;
-    static const int64_t totals[INK_N_PHASES] = {0, 2, 1, STEPS, 1};
+    static const int64_t totals[INK_N_PHASES] = {0, 1, 1, STEPS, 1};
     static unsigned char bytes[N_BYTES];
     watch w = {0};
     ink_request request = small_request(s->model);

@@ -7,7 +7,7 @@ export INK_CUDA_MODULE=$INK_TEST_GPU
 unset INK_BACKEND
 model=$golden/static-shift # five blocks
 size=(-W 32 -H 32)
-picture=(-m "$model" -p "a red circle" -n blue -g 3 "${size[@]}" -s 3 -S 1 --precision f32 --backend cuda)
+picture=(-m "$model" -p "a red circle on a blue background" -n blue -g 3 "${size[@]}" -s 3 -S 1 --precision f32 --backend cuda)
 
 test_same_file() {
     run "${picture[@]}" -o all.png

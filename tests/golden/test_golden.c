@@ -364,13 +364,40 @@ static void check_text_layer(const bench *b, int64_t n_layers, const int32_t *id
     ink_tensor states = ink_scratch(&l.ctx, n, config.hidden_size), normed = ink_scratch(&l.ctx, n, config.hidden_size);
     ink_tensor cos = ink_scratch(&l.ctx, n, config.head_dim / 2), sin = ink_scratch(&l.ctx, n, config.head_dim / 2);
     ink_rope_text(cos, sin, config.rope_theta);
-    ink_text_encoder_forward(&l.ctx, &encoder, states, ids, cos, sin);
+    ink_text_encoder_forward(&l.ctx, &encoder, states, &(ink_text_tokens){ids, n}, 1, cos, sin);
     char name[32];
     snprintf(name, sizeof name, "text.%d", (int)n_layers);
     ink_tensor recorded = stage(b, name);
     if (!whole) ink_rmsnorm(&l.ctx, normed, recorded, encoder.norm, (float)config.rms_norm_eps);
     assert_int_equal(l.ctx.status, INK_OK);
     assert_at_most(b, name, relative_l2(states, whole ? recorded : normed), MOST_STAGE);
+    ink_text_encoder_release(&encoder);
+    lab_close(&l);
+}
+
+/* Texts that go through the layers together are what each is alone, bit for bit. */
+static void check_texts_together(const bench *b, const int32_t *ids, int64_t n) {
+    lab l;
+    lab_open(&l, b);
+    const ink_text_encoder_config *config = &b->model->config.text_encoder;
+    ink_text_encoder encoder;
+    ink_binder binder = lab_binder(&l, b, INK_TEXT_ENCODER);
+    ink_text_encoder_bind(&encoder, config, &binder);
+    assert_bound(&l, &binder);
+    const ink_text_tokens texts[] = {{ids, n}, {ids + n / 3, n - n / 3}};
+    int64_t total = n + texts[1].n;
+    ink_tensor together = ink_scratch(&l.ctx, total, config->hidden_size), alone = ink_scratch(&l.ctx, n, config->hidden_size);
+    ink_tensor cos = ink_scratch(&l.ctx, total, config->head_dim / 2), sin = ink_scratch(&l.ctx, total, config->head_dim / 2);
+    ink_rope_text(ink_rows(cos, 0, n), ink_rows(sin, 0, n), config->rope_theta);
+    ink_rope_text(ink_rows(cos, n, texts[1].n), ink_rows(sin, n, texts[1].n), config->rope_theta);
+    ink_text_encoder_forward(&l.ctx, &encoder, together, texts, 2, cos, sin);
+    for (int64_t i = 0, first = 0; i < 2; first += texts[i].n, i++) {
+        ink_tensor states = ink_rows(alone, 0, texts[i].n);
+        ink_text_encoder_forward(&l.ctx, &encoder, states, &texts[i], 1, ink_rows(cos, first, texts[i].n),
+                                 ink_rows(sin, first, texts[i].n));
+        assert_int_equal(l.ctx.status, INK_OK);
+        assert_memory_equal(states.data, ink_row(together, first), (size_t)(states.rows * states.cols) * sizeof(float));
+    }
     ink_text_encoder_release(&encoder);
     lab_close(&l);
 }
@@ -382,6 +409,7 @@ static void check_text_encoder(const bench *b) {
     for (int64_t i = 0; i < recorded.cols; i++) ids[i] = (int32_t)recorded.data[i];
     for (int64_t n_layers = 1; n_layers <= b->model->config.text_encoder.n_layers; n_layers++)
         check_text_layer(b, n_layers, ids, recorded.cols);
+    check_texts_together(b, ids, recorded.cols);
 
     lab l;
     lab_open(&l, b);
