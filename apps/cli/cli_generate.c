@@ -100,7 +100,7 @@ static ink_status open_model(job *run, ink_error *error) {
 
 /* The library says what is wrong with a request, but not which option said so: look for one that is refused on its own. */
 static void name_the_option(const job *run, ink_error *error) {
-    /* With a budget the others decide: what it must be at least is for this picture. */
+    /* A budget is never wrong on its own: the picture decides what the least is. */
     if (given(run, CLI_RAM_BUDGET) && error->status == INK_ERROR_MEMORY && run->request.ram_budget < run->plan.least_bytes) {
         char reason[sizeof error->message];
         snprintf(reason, sizeof reason, "%s", error->message);
@@ -113,7 +113,7 @@ static void name_the_option(const job *run, ink_error *error) {
         ink_memory_plan plan;
         ink_error problem;
         char option[32];
-        if (!given(run, id)) continue;
+        if (!given(run, id) || id == CLI_RAM_BUDGET) continue;
         ink_request_init(&alone, run->engine.model);
         alone.prompt = "";
         cli_options_apply(&run->options, id, &alone);

@@ -115,6 +115,8 @@ test_mistakes() {
     run "${big[@]}" -o least.png --ram-budget "$((least + 4))M"
     expect "draws with the least that it named, and pages of a few libraries" is "$status" 0
     refuses 1 'is too small for this picture' "${big[@]}" --ram-budget "$((least - 4))M" -o no.png
+    # Enough for this picture, though not for one of the usual size: something else is wrong.
+    refuses 1 'nowhere.safetensors' "${big[@]}" --ram-budget "$((least + 4))M" --lora nowhere.safetensors -o no.png
     for size in "" 0 -1 8Q G 1e9 "8 G" .; do
         refuses 2 'expected a size such as 8G, 1.5G or 500M' "${small[@]}" --ram-budget "$size"
     done
