@@ -61,15 +61,8 @@ static const ink_text_layer *acquire(ink_ctx *c, ink_text_encoder *encoder, int6
     return &encoder->layers[i];
 }
 
-/* What all layers are given. */
-typedef struct texts {
-    const ink_text_tokens *list;
-    int n;
-    ink_tensor cos, sin;
-} texts;
-
 /* attended [n, hidden] = o(attention(q, k, v)) of normed [n, hidden]; may be the same view. */
-static void self_attention(ink_ctx *c, const ink_text_encoder *encoder, const ink_text_layer *layer, const texts *t,
+static void self_attention(ink_ctx *c, const ink_text_encoder *encoder, const ink_text_layer *layer, const ink_text_input *input,
                            ink_tensor attended, ink_tensor normed) {
     const ink_text_encoder_config *config = encoder->config;
     int64_t n = normed.rows, q_dim = config->n_heads * config->head_dim, kv_dim = config->n_kv_heads * config->head_dim;
@@ -80,15 +73,15 @@ static void self_attention(ink_ctx *c, const ink_text_encoder *encoder, const in
     ink_linear(c, q, normed, &layer->q, (ink_linear_epilogue){.bias = &layer->q_bias});
     ink_linear(c, k, normed, &layer->k, (ink_linear_epilogue){.bias = &layer->k_bias});
     ink_linear(c, v, normed, &layer->v, (ink_linear_epilogue){.bias = &layer->v_bias});
-    ink_rope_half(c, q, t->cos, t->sin, config->n_heads);
-    ink_rope_half(c, k, t->cos, t->sin, config->n_kv_heads);
+    ink_rope_half(c, q, input->cos, input->sin, config->n_heads);
+    ink_rope_half(c, k, input->cos, input->sin, config->n_kv_heads);
     const ink_attention_shape shape = {.n_heads = config->n_heads,
                                        .n_kv_heads = config->n_kv_heads,
                                        .head_dim = config->head_dim,
                                        .scale = (float)(1.0 / sqrt((double)config->head_dim)),
                                        .causal = true};
-    for (int64_t i = 0, first = 0; i < t->n; first += t->list[i].n, i++) {
-        int64_t n_rows = t->list[i].n;
+    for (int64_t i = 0, first = 0; i < input->n_texts; first += input->texts[i].n, i++) {
+        int64_t n_rows = input->texts[i].n;
         ink_attention(c, ink_rows(heads, first, n_rows), ink_rows(q, first, n_rows), ink_rows(k, first, n_rows),
                       ink_rows(v, first, n_rows), shape);
     }
@@ -107,9 +100,7 @@ static void mlp(ink_ctx *c, const ink_text_layer *layer, ink_tensor out, ink_ten
     ink_arena_release(c->arena, mark);
 }
 
-void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const ink_text_tokens *list, int n_texts,
-                              ink_tensor cos, ink_tensor sin) {
-    const texts t = {list, n_texts, cos, sin};
+void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const ink_text_input *input) {
     const ink_text_encoder_config *config = encoder->config;
     const float eps = (float)config->rms_norm_eps;
     size_t mark = ink_arena_mark(c->arena);
@@ -117,13 +108,13 @@ void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor 
     ink_tensor y = ink_scratch(c, states.rows, config->hidden_size); /* normed, then what a layer adds to x */
 
     ink_residency_begin(encoder->binder->residency);
-    for (int64_t i = 0, first = 0; i < n_texts; first += list[i].n, i++)
-        ink_embed_rows(c, ink_rows(x, first, list[i].n), &encoder->embed_tokens, list[i].ids);
+    for (int64_t i = 0, first = 0; i < input->n_texts; first += input->texts[i].n, i++)
+        ink_embed_rows(c, ink_rows(x, first, input->texts[i].n), &encoder->embed_tokens, input->texts[i].ids);
     ink_rmsnorm(c, y, x, encoder->layers[0].input_norm, eps);
     for (int64_t i = 0; i < config->n_layers; i++) {
         const ink_text_layer *layer = acquire(c, encoder, i);
         bool last = i == config->n_layers - 1;
-        self_attention(c, encoder, layer, &t, y, y);
+        self_attention(c, encoder, layer, input, y, y);
         ink_residual_rmsnorm(c, y, x, y, layer->post_attention_norm, eps);
         mlp(c, layer, y, y);
         ink_residual_rmsnorm(c, last ? states : y, x, y, last ? encoder->norm : encoder->layers[i + 1].input_norm, eps);

@@ -33,11 +33,14 @@ typedef struct ink_text_tokens {
     int64_t n;
 } ink_text_tokens;
 
-/*
- * states [n, hidden] = the last hidden states, after the final norm, of texts that do not see each other, n tokens in all: one
- * text's behind the other's. They go through each layer together. cos, sin [n, head_dim / 2], of each text from ink_rope_text.
- */
-void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const ink_text_tokens *texts, int n_texts,
-                              ink_tensor cos, ink_tensor sin);
+/* Texts that do not see each other, n tokens in all: one text's behind the other's. */
+typedef struct ink_text_input {
+    const ink_text_tokens *texts;
+    int n_texts;
+    ink_tensor cos, sin; /* [n, head_dim / 2], of each text from ink_rope_text */
+} ink_text_input;
+
+/* states [n, hidden] = the last hidden states, after the final norm. All texts go through each layer together. */
+void ink_text_encoder_forward(ink_ctx *c, ink_text_encoder *encoder, ink_tensor states, const ink_text_input *input);
 
 #endif

@@ -111,7 +111,7 @@ static void text_setup(work *w) {
 
 static void text_call(work *w) {
     const ink_text_tokens text = {w->prompt.ids, w->prompt.n};
-    ink_text_encoder_forward(&w->ctx, &w->encoder, w->output, &text, 1, w->cos, w->sin);
+    ink_text_encoder_forward(&w->ctx, &w->encoder, w->output, &(ink_text_input){&text, 1, w->cos, w->sin});
 }
 
 static void text_store(ink_bench_case *c, const work *w, ink_bench_time time) {

@@ -73,7 +73,7 @@ static void encode_sides(ink_run *r, ink_text_encoder *encoder) {
                           config->rope_theta);
         end_tables(r, tables, cos, sin);
     }
-    ink_text_encoder_forward(&r->ctx, encoder, all, texts, r->n_sides, cos, sin);
+    ink_text_encoder_forward(&r->ctx, encoder, all, &(ink_text_input){texts, r->n_sides, cos, sin});
     ink_arena_release(&r->arena, mark);
     for (int i = 0; i < r->n_sides; i++) {
         const ink_prompt *prompt = &r->sides[i].prompt;

@@ -414,6 +414,14 @@ static void base_of(char base[MAX_NAME], const char *name) {
     snprintf(base, MAX_NAME, "%.*s", (int)(strcmp(name + n_base, suffix) == 0 ? n_base : length), name);
 }
 
+/* The matrix of that name as the file holds it; *stored: its rows and cols say what is expected. NULL when there is none such. */
+static const ink_tensor_info *find_stored(ink_binder *binder, ink_weight *stored, const char *name) {
+    char base[MAX_NAME];
+    base_of(base, name);
+    const ink_tensor_info *info = look_up(binder, name);
+    return info && read_stored(binder, stored, info, base) ? info : NULL;
+}
+
 /* F32 and BF16 are read in place as numbers; a file aligns its data to nothing in particular. */
 static bool is_readable(const ink_weight *stored) {
     bool as_numbers = stored->dtype == INK_F32 || stored->dtype == INK_BF16;
@@ -428,8 +436,6 @@ static void bind_stored(ink_binder *binder, ink_weight *dst, const ink_weight *s
 }
 
 static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64_t cols, const char *name, bool sensitive) {
-    char base[MAX_NAME];
-    base_of(base, name);
     *dst = (ink_weight){.dtype = INK_BF16, .rows = rows, .cols = cols};
     if (binder->synthetic) {
         /* As if the published files, of 16 bits, were read. */
@@ -437,9 +443,9 @@ static void bind_weight(ink_binder *binder, ink_weight *dst, int64_t rows, int64
         report_loaded(binder);
         return;
     }
-    const ink_tensor_info *info = look_up(binder, name);
     ink_weight stored = {.rows = rows, .cols = cols};
-    if (!info || !read_stored(binder, &stored, info, base)) return;
+    const ink_tensor_info *info = find_stored(binder, &stored, name);
+    if (!info) return;
     ink_adapter_form change = {0};
     if (binder->adapters) binder->status = ink_adapters_find(binder->adapters, &change, name, rows, cols, binder->error);
     bool changed = change.dense || change.rank > 0, merge = changed && binder->merge;
@@ -494,11 +500,9 @@ static void bind_table(ink_binder *binder, ink_table *dst, int64_t n_looked_up, 
         make_random_matrix(binder, w, name);
         return;
     }
-    char base[MAX_NAME];
-    base_of(base, name);
-    const ink_tensor_info *info = look_up(binder, name);
     ink_weight stored = {.rows = w->rows, .cols = w->cols};
-    if (!info || !read_stored(binder, &stored, info, base)) return;
+    const ink_tensor_info *info = find_stored(binder, &stored, name);
+    if (!info) return;
     ink_dtype form = wanted_form(binder, &stored, true);
     if (binder->chosen) binder->chosen(binder->chosen_user, info, &stored, form);
     if (is_readable(&stored)) {

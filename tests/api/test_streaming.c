@@ -193,7 +193,7 @@ static void encode(const test_bench *b, float states[N_TOKENS * HIDDEN], int64_t
         ink_tensor x = ink_scratch(&c, N_TOKENS, HIDDEN), cos = ink_scratch(&c, N_TOKENS, config->head_dim / 2),
                    sin = ink_scratch(&c, N_TOKENS, config->head_dim / 2);
         ink_rope_text(cos, sin, config->rope_theta);
-        ink_text_encoder_forward(&c, &encoder, x, &(ink_text_tokens){ids, N_TOKENS}, 1, cos, sin);
+        ink_text_encoder_forward(&c, &encoder, x, &(ink_text_input){&(ink_text_tokens){ids, N_TOKENS}, 1, cos, sin});
         assert_int_equal(c.status, INK_OK);
         device->memory->wait(device);
         memcpy(states, x.data, N_TOKENS * HIDDEN * sizeof *states);

@@ -364,7 +364,7 @@ static void check_text_layer(const bench *b, int64_t n_layers, const int32_t *id
     ink_tensor states = ink_scratch(&l.ctx, n, config.hidden_size), normed = ink_scratch(&l.ctx, n, config.hidden_size);
     ink_tensor cos = ink_scratch(&l.ctx, n, config.head_dim / 2), sin = ink_scratch(&l.ctx, n, config.head_dim / 2);
     ink_rope_text(cos, sin, config.rope_theta);
-    ink_text_encoder_forward(&l.ctx, &encoder, states, &(ink_text_tokens){ids, n}, 1, cos, sin);
+    ink_text_encoder_forward(&l.ctx, &encoder, states, &(ink_text_input){&(ink_text_tokens){ids, n}, 1, cos, sin});
     char name[32];
     snprintf(name, sizeof name, "text.%d", (int)n_layers);
     ink_tensor recorded = stage(b, name);
@@ -390,11 +390,11 @@ static void check_texts_together(const bench *b, const int32_t *ids, int64_t n) 
     ink_tensor cos = ink_scratch(&l.ctx, total, config->head_dim / 2), sin = ink_scratch(&l.ctx, total, config->head_dim / 2);
     ink_rope_text(ink_rows(cos, 0, n), ink_rows(sin, 0, n), config->rope_theta);
     ink_rope_text(ink_rows(cos, n, texts[1].n), ink_rows(sin, n, texts[1].n), config->rope_theta);
-    ink_text_encoder_forward(&l.ctx, &encoder, together, texts, 2, cos, sin);
+    ink_text_encoder_forward(&l.ctx, &encoder, together, &(ink_text_input){texts, 2, cos, sin});
     for (int64_t i = 0, first = 0; i < 2; first += texts[i].n, i++) {
         ink_tensor states = ink_rows(alone, 0, texts[i].n);
-        ink_text_encoder_forward(&l.ctx, &encoder, states, &texts[i], 1, ink_rows(cos, first, texts[i].n),
-                                 ink_rows(sin, first, texts[i].n));
+        const ink_text_input one = {&texts[i], 1, ink_rows(cos, first, texts[i].n), ink_rows(sin, first, texts[i].n)};
+        ink_text_encoder_forward(&l.ctx, &encoder, states, &one);
         assert_int_equal(l.ctx.status, INK_OK);
         assert_memory_equal(states.data, ink_row(together, first), (size_t)(states.rows * states.cols) * sizeof(float));
     }
