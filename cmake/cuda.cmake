@@ -30,5 +30,8 @@ target_include_directories(ink_cuda SYSTEM PRIVATE
 target_compile_options(ink_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CUDA>:--extended-lambda --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-Werror>
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror>)
+if(CMAKE_CUDA_ARCHITECTURES MATCHES "90a")
+  target_compile_definitions(ink_cuda PRIVATE INK_CUDA_HOPPER) # code for sm_90a, which others do not run
+endif()
 target_link_libraries(ink_cuda PRIVATE ${INK_CUBLASLT} CUDA::cudart_static ${CMAKE_DL_LIBS})
 install(TARGETS ink_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/inkstone)

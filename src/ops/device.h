@@ -57,6 +57,7 @@ typedef struct ink_attention_shape {
     bool causal;                           /* query i sees keys 0..i */
     ink_gap q_gap, kv_gap;                 /* of q and dst; of k and v. What lies inside a gap is neither read nor written */
     bool may_round;                        /* q, k, v and weights of the softmax to bf16, where that is faster; by the wrapper */
+    bool by_library;                       /* of the device, if there is one, even where our kernel is faster; by the wrapper */
 } ink_attention_shape;
 
 enum { INK_MOST_ADDED = 2 };
@@ -87,7 +88,7 @@ static inline int64_t ink_conv_out_width(ink_conv_shape s) {
 }
 
 /* Of what this file declares: a module built from another one is refused. */
-enum { INK_DEVICE_INTERFACE = 10 };
+enum { INK_DEVICE_INTERFACE = 11 };
 
 /* Where ops run. The inner loops of a tier are compiled for its instruction set; the tables above them may be shared by tiers. */
 typedef struct ink_device {

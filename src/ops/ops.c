@@ -290,6 +290,7 @@ void ink_attention(ink_ctx *c, ink_tensor dst, ink_tensor q, ink_tensor k, ink_t
     call.n_written = runs_of(call.written, dst, shape.q_gap);
     call.work = 2.0 * (double)q.rows * (double)k.rows * (double)q.cols;
     shape.may_round = c->may_round;
+    shape.by_library = c->only_products;
     size_t mark = ink_arena_mark(c->arena);
     if (c->only_products) dst = take_scratch(c, dst.rows + shape.q_gap.rows, dst.cols, dst.type);
     dst.rows = q.rows;

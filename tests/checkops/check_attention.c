@@ -34,9 +34,10 @@ static ink_tensor spread(checker *c, ink_tensor x, ink_gap gap) {
 
 /* q, k and v: three tensors, or three slices of one buffer as in the networks where their rows are the same tokens. */
 static attention_case take_attention(checker *c, shape s, fill kind, double size, fill v_kind, float scale) {
-    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap, false}};
+    attention_case a = {.shape = {s.n_heads, s.n_kv_heads, s.head_dim, scale, s.causal, s.q_gap, s.kv_gap, false, false}};
     a.rounded = (c->narrow & NARROW_X) != 0;
     a.shape.may_round = c->device.rounds_rows && (a.rounded || random_below(c, 2));
+    a.shape.by_library = a.shape.may_round && random_below(c, 2);
     int64_t q_cols = s.n_heads * s.head_dim, kv_cols = s.n_kv_heads * s.head_dim;
     a.q = take_for(c, NARROW_X, s.rows, q_cols, kind, size);
     a.k = take_for(c, NARROW_X, s.keys, kv_cols, kind, size);
@@ -280,6 +281,13 @@ void check_attention(checker *c) {
         {20, 90, 2, 2, 64, false, {0, 0}, {0, 0}},
         {1, 1, 24, 24, 128, false, {0, 0}, {0, 0}},
         {1, 200, 6, 3, 64, false, {0, 0}, {0, 0}},
+        /* ... in blocks of 128 queries and 160 keys, the last of them whole, all but whole, and of one key alone */
+        {127, 160, 2, 2, 128, false, {0, 0}, {0, 0}},
+        {128, 319, 3, 1, 128, false, {0, 0}, {0, 0}},
+        {129, 161, 4, 2, 128, false, {0, 0}, {0, 0}},
+        {65, 641, 2, 2, 128, false, {0, 0}, {0, 0}},
+        {193, 193, 2, 1, 128, true, {0, 0}, {0, 0}},
+        {321, 321, 2, 2, 128, true, {0, 0}, {0, 0}},
         {3, 5, 6, 2, 12, false, {0, 0}, {0, 0}},
         {3, 3, 12, 4, 7, true, {0, 0}, {0, 0}},
         {4, 9, 1, 1, 1000, false, {0, 0}, {0, 0}},

@@ -175,7 +175,7 @@ static void test_rows_in_two_runs(void **state) {
     (void)state;
     bench b;
     float y[6];
-    const ink_attention_shape shape = {1, 1, 1, 1.0f, false, {2, 2}, {1, 1}, false};
+    const ink_attention_shape shape = {1, 1, 1, 1.0f, false, {2, 2}, {1, 1}, false, false};
     set_up(&b);
     ink_device definition = b.device;
     b.c.check = &definition;
@@ -196,7 +196,7 @@ static void test_rows_in_two_runs(void **state) {
     assert_non_null(strstr(b.error.message, "output 1 [2, 1]"));
     b.c.status = INK_OK;
     b.device.ops = right;
-    ink_attention(&b.c, dst, x, x, x, (ink_attention_shape){1, 1, 1, 1.0f, false, {2, -1}, {0, 0}, false});
+    ink_attention(&b.c, dst, x, x, x, (ink_attention_shape){1, 1, 1, 1.0f, false, {2, -1}, {0, 0}, false, false});
     assert_int_equal(b.c.status, INK_ERROR_INTERNAL);
     ink_arena_destroy(&b.arena);
 }

@@ -1,8 +1,8 @@
 /*
- * cuda_attention.cu - attention: cuDNN's fused kernel where all is bf16 and may be rounded; else, in f32, a head at a time, as two
- * products around a softmax, of some queries at a time, so that the scores of all are never there at once.
+ * cuda_attention.cu - attention: a fused kernel, ours or cuDNN's, where all is bf16 and may be rounded; else, in f32, a head at a
+ * time, as two products around a softmax, of some queries at a time, so that the scores of all are never there at once.
  */
-#include "ops/cuda/cuda_cudnn.h"
+#include "ops/cuda/cuda_attention.h"
 
 #include <algorithm>
 #include <type_traits>
@@ -35,8 +35,8 @@ static unsigned blocks_for(int64_t n) { return (unsigned)std::min<int64_t>((n + 
 static void gather(ink_cuda *c, float *dst, ink_tensor x, ink_gap gap, int64_t first, int64_t n, bool transposed) {
     ink_with_type(x, [&](auto *p) {
         using T = std::remove_pointer_t<decltype(p)>;
-        gather_kernel<T><<<blocks_for(n * x.cols), THREADS, 0, c->stream>>>(dst, ink_elements<T>(x), x.stride, gap, first, n, x.cols,
-                                                                            transposed);
+        gather_kernel<T><<<blocks_for(n * x.cols), THREADS, 0, c->stream>>>(dst, ink_elements<T>(x), x.stride, gap, first, n,
+                                                                            x.cols, transposed);
     });
     ink_cuda_launched(c, "attention");
 }
@@ -44,8 +44,8 @@ static void gather(ink_cuda *c, float *dst, ink_tensor x, ink_gap gap, int64_t f
 static void scatter(ink_cuda *c, ink_tensor dst, const float *x, ink_gap gap, int64_t first, int64_t n) {
     ink_with_type(dst, [&](auto *p) {
         using T = std::remove_pointer_t<decltype(p)>;
-        scatter_kernel<T><<<blocks_for(n * dst.cols), THREADS, 0, c->stream>>>(ink_elements<T>(dst), x, dst.stride, gap, first, n,
-                                                                               dst.cols);
+        scatter_kernel<T>
+            <<<blocks_for(n * dst.cols), THREADS, 0, c->stream>>>(ink_elements<T>(dst), x, dst.stride, gap, first, n, dst.cols);
     });
     ink_cuda_launched(c, "attention");
 }
@@ -87,7 +87,9 @@ static __global__ void softmax_kernel(float *scores, int64_t m, float scale, boo
 static bool in_one_run(ink_gap gap, int64_t rows) { return gap.rows == 0 || gap.split >= rows || gap.split == 0; }
 
 /* The first row, when the gap lies before all of them. */
-static ink_tensor behind_gap(ink_tensor x, ink_gap gap) { return gap.split == 0 && gap.rows != 0 ? ink_rows(x, gap.rows, x.rows) : x; }
+static ink_tensor behind_gap(ink_tensor x, ink_gap gap) {
+    return gap.split == 0 && gap.rows != 0 ? ink_rows(x, gap.rows, x.rows) : x;
+}
 
 static bool is_fast(ink_tensor x) { return x.type == INK_BF16 && (uintptr_t)x.data % 16 == 0 && x.stride % 8 == 0; }
 
@@ -99,7 +101,7 @@ static bool attend_fused(ink_cuda *c, ink_tensor dst, ink_tensor q, ink_tensor k
     k = behind_gap(k, s.kv_gap);
     v = behind_gap(v, s.kv_gap);
     if (!is_fast(dst) || !is_fast(q) || !is_fast(k) || !is_fast(v)) return false;
-    ink_cuda_fused_attention shape = {};
+    ink_cuda_attention shape = {};
     shape.n_q = q.rows;
     shape.n_kv = k.rows;
     shape.n_heads = s.n_heads;
@@ -111,7 +113,9 @@ static bool attend_fused(ink_cuda *c, ink_tensor dst, ink_tensor q, ink_tensor k
     shape.dst_stride = dst.stride;
     shape.scale = s.scale;
     shape.causal = s.causal;
-    return ink_cuda_attend_fused(c, shape, dst.data, q.data, k.data, v.data);
+    const auto first = s.by_library ? ink_cuda_attend_cudnn : ink_cuda_attend_hopper;
+    const auto second = s.by_library ? ink_cuda_attend_hopper : ink_cuda_attend_cudnn;
+    return first(c, shape, dst.data, q.data, k.data, v.data) || second(c, shape, dst.data, q.data, k.data, v.data);
 }
 
 void ink_cuda_op_attention(const ink_device *device, ink_tensor dst, ink_tensor q, ink_tensor k, ink_tensor v,

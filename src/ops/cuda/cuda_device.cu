@@ -134,7 +134,7 @@ static bool open_state(ink_cuda *c) {
     cudaDeviceGetAttribute(&c->minor, cudaDevAttrComputeCapabilityMinor, c->ordinal);
     c->blas_workspace_bytes = (size_t)64 << 20;
     return open_lane(c, c) && open_lane(c, &c->other) && ink_cuda_ok(c, cublasLtCreate(&c->blas), "cuBLASLt") &&
-           ink_cuda_staging_open(c) && ink_cuda_slots_open(c) && ink_cuda_linear_open(c) && ink_cuda_cudnn_open(c);
+           ink_cuda_staging_open(c) && ink_cuda_slots_open(c) && ink_cuda_linear_open(c);
 }
 
 /* Static storage for a failure that is still in a state about to go. */

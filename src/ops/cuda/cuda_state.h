@@ -21,7 +21,7 @@ extern "C" {
 }
 
 struct ink_cuda_linear;  /* plans of cuda_linear.cu */
-struct ink_cuda_cudnn;   /* ... of cuda_cudnn.cpp */
+struct ink_cuda_cudnn;   /* ... of cuda_attention_cudnn.cpp */
 struct ink_cuda_staging; /* pinned memory of cuda_memory.cu */
 
 /* A queue, and what the ops in it use one after the other. */
@@ -60,7 +60,7 @@ struct ink_cuda : ink_cuda_lane {
     std::mutex failing;
     char failure[256]; /* if failed */
     ink_cuda_linear *linear;
-    ink_cuda_cudnn *cudnn;
+    ink_cuda_cudnn *cudnn; /* NULL: nothing has asked for it */
     ink_cuda_staging *staging;
 };
 
@@ -96,7 +96,6 @@ bool ink_cuda_slots_open(ink_cuda *c);
 void ink_cuda_slots_close(ink_cuda *c);
 bool ink_cuda_linear_open(ink_cuda *c);
 void ink_cuda_linear_close(ink_cuda *c);
-bool ink_cuda_cudnn_open(ink_cuda *c);
 void ink_cuda_cudnn_close(ink_cuda *c);
 
 /* ---- elements ------------------------------------------------------------------------------------------------------ */

@@ -1,8 +1,8 @@
 /*
- * cuda_cudnn.cpp - all of cuDNN: its fused attention, by its C++ front end, which opens the library at run time. A graph is built
- * once for each shape and kept.
+ * cuda_attention_cudnn.cpp - cuDNN's fused attention, by its C++ front end. The library is opened when it is first asked for; a
+ * graph is built once for each shape and kept.
  */
-#include "ops/cuda/cuda_cudnn.h"
+#include "ops/cuda/cuda_attention.h"
 
 #define NV_CUDNN_FRONTEND_USE_DYNAMIC_LOADING
 #include <cudnn_frontend.h>
@@ -22,43 +22,37 @@ void *cudnn_frontend::cudnn_dlhandle = nullptr;
 /* Its destructor must not be seen by those who open the state. */
 typedef std::shared_ptr<fe::graph::Graph> graph_pointer;
 
-static bool operator<(const ink_cuda_fused_attention &a, const ink_cuda_fused_attention &b) {
+static bool operator<(const ink_cuda_attention &a, const ink_cuda_attention &b) {
     return memcmp(&a, &b, sizeof a) < 0; /* there is no padding: eight words, a float and an int */
 }
 
 struct ink_cuda_cudnn {
-    cudnnHandle_t handle;
-    std::map<ink_cuda_fused_attention, graph_pointer> graphs; /* an empty one: cuDNN cannot */
+    cudnnHandle_t handle;                               /* NULL: there is no library, or one that does not work */
+    std::map<ink_cuda_attention, graph_pointer> graphs; /* an empty one: cuDNN cannot */
 };
 
-/* Without the library, or with one that does not work, attention takes its general path. */
-bool ink_cuda_cudnn_open(ink_cuda *c) {
+/* NULL where memory is out. */
+static ink_cuda_cudnn *state_of(ink_cuda *c) {
+    if (c->cudnn) return c->cudnn;
+    c->cudnn = new (std::nothrow) ink_cuda_cudnn{};
     void *library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL);
     if (!library) library = dlopen("libcudnn.so", RTLD_NOW | RTLD_GLOBAL);
-    if (!library) return true;
+    if (!library || !c->cudnn) return c->cudnn;
     fe::cudnn_dlhandle = library;
+    cudnnHandle_t handle;
     try {
-        auto *state = new ink_cuda_cudnn{};
-        if (fe::detail::create_handle(&state->handle) != CUDNN_STATUS_SUCCESS ||
-            fe::detail::set_stream(state->handle, c->stream) != CUDNN_STATUS_SUCCESS) {
-            delete state;
-            return true;
-        }
-        c->cudnn = state;
-    } catch (...) {
-        c->cudnn = nullptr;
-    }
-    return true;
+        if (fe::detail::create_handle(&handle) == CUDNN_STATUS_SUCCESS) c->cudnn->handle = handle;
+    } catch (...) {}
+    return c->cudnn;
 }
 
 void ink_cuda_cudnn_close(ink_cuda *c) {
     if (!c->cudnn) return;
     try {
         c->cudnn->graphs.clear();
-        fe::detail::destroy_handle(c->cudnn->handle);
+        if (c->cudnn->handle) fe::detail::destroy_handle(c->cudnn->handle);
         delete c->cudnn;
-    } catch (...) {
-    }
+    } catch (...) {}
     c->cudnn = nullptr;
 }
 
@@ -71,7 +65,7 @@ static auto tensor_of(int64_t uid, int64_t heads, int64_t rows, int64_t head_dim
         .set_stride({rows * stride, head_dim, stride, 1});
 }
 
-static graph_pointer build(cudnnHandle_t handle, const ink_cuda_fused_attention &s) {
+static graph_pointer build(cudnnHandle_t handle, const ink_cuda_attention &s) {
     auto graph = std::make_shared<fe::graph::Graph>();
     graph->set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
@@ -94,10 +88,9 @@ static graph_pointer build(cudnnHandle_t handle, const ink_cuda_fused_attention 
     return graph;
 }
 
-bool ink_cuda_attend_fused(ink_cuda *c, const ink_cuda_fused_attention &shape, void *dst, const void *q, const void *k,
-                           const void *v) {
-    ink_cuda_cudnn *state = c->cudnn;
-    if (!state || ink_cuda_failed(c)) return false;
+bool ink_cuda_attend_cudnn(ink_cuda *c, const ink_cuda_attention &shape, void *dst, const void *q, const void *k, const void *v) {
+    ink_cuda_cudnn *state = state_of(c);
+    if (!state || !state->handle) return false;
     try {
         auto known = state->graphs.find(shape);
         if (known == state->graphs.end()) known = state->graphs.emplace(shape, build(state->handle, shape)).first;
