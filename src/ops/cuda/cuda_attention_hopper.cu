@@ -117,10 +117,6 @@ __device__ uint64_t operand_at(const void *p, int next_half) {
            swizzle_128 << 62;
 }
 
-/* With rows that run along the product. That field says nothing then, yet a product is slower where it is 0: 1 is what it must be.
- */
-__device__ uint64_t operand_at(const void *p) { return operand_at(p, 16); }
-
 #define INK_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define INK_16(d, i) INK_4(d, i), INK_4(d, i + 4), INK_4(d, i + 8), INK_4(d, i + 12)
 
@@ -176,7 +172,7 @@ template <int N> __device__ void pin(uint32_t (&d)[N]) {
 }
 
 __device__ void begin_scores(float (&scores)[N_SCORES], const char *q, const char *k) {
-    const uint64_t a = operand_at(q), b = operand_at(k);
+    const uint64_t a = operand_at(q, 0), b = operand_at(k, 0);
     pin(scores);
     products_begin();
 #pragma unroll
@@ -301,17 +297,17 @@ __device__ void bring_all(const problem &s, const block_memory &m, const CUtenso
                           const CUtensorMap *v) {
     int step = 0, parity_q = 1;
     for (int tile = blockIdx.x; tile < s.n_tiles; tile += gridDim.x, parity_q ^= 1) {
-        const int head = tile / s.tiles_per_head, row = tile % s.tiles_per_head * TILE;
+        const int head = tile / s.tiles_per_head, kv_head = head / s.heads_per_kv, row = tile % s.tiles_per_head * TILE;
         for (int i = 0; i < s.n_blocks; i++, step++) {
             const int at = step % STAGES, parity = (step / STAGES & 1) ^ 1, key = key_of(s, i);
             barrier_wait(&m.b->k_empty[at], parity);
-            bring_head(m.k + at * KV_BYTES, KV_BYTES, k, head / s.heads_per_kv, key, &m.b->k_full[at]);
+            bring_head(m.k + at * KV_BYTES, KV_BYTES, k, kv_head, key, &m.b->k_full[at]);
             for (int g = 0; i == 0 && g < GROUPS; g++) {
                 barrier_wait(&m.b->q_empty[g], parity_q);
                 bring_head(m.q + g * Q_BYTES, Q_BYTES, q, head, row + g * ROWS, &m.b->q_full[g]);
             }
             barrier_wait(&m.b->v_empty[at], parity);
-            bring_head(m.v + at * KV_BYTES, KV_BYTES, v, head / s.heads_per_kv, key, &m.b->v_full[at]);
+            bring_head(m.v + at * KV_BYTES, KV_BYTES, v, kv_head, key, &m.b->v_full[at]);
         }
     }
 }
