@@ -1,9 +1,20 @@
 /* main.c - picks the command. */
+#define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli_commands.h"
 #include "common/interrupt.h"
+
+/*
+ * A file that is opened while one of the standard streams is closed would become that stream, and get all that is said there. In
+ * its place there is one that cannot be used either way.
+ */
+static void keep_standard_streams(void) {
+    for (int i = 0; i < 3; i++)
+        if (fcntl(i, F_GETFD) == -1) (void)!open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY);
+}
 
 /* Looked for before anything is parsed, so that a mistake in the other options is reported as JSON too. */
 static bool has_json(int n, char *const *arguments) {
@@ -27,6 +38,7 @@ static int refuse_command(const char *typed, bool json) {
 }
 
 static int run_help(int n, char *const *arguments, bool json) {
+    while (n > 0 && (arguments[0][0] == '-' || strcmp(arguments[0], "help") == 0)) n--, arguments++;
     const cli_command *command = n > 0 ? cli_find_command(arguments[0]) : NULL;
     if (n > 0 && !command) return refuse_command(arguments[0], json);
     if (command)
@@ -52,6 +64,7 @@ static int answer(const cli_options *options, bool named) {
 int main(int n_arguments, char **arguments) {
     cli_options options;
     ink_error error = {0};
+    keep_standard_streams();
     bool json = has_json(n_arguments, arguments), named = n_arguments > 1 && arguments[1][0] != '-';
     if (n_arguments < 2) {
         fputs("inkstone draws pictures from text. Try:\n\n    inkstone -p \"a red circle on a blue background\"\n\n"

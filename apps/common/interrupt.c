@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,10 +22,29 @@ static _Atomic(ink_session *) watched;
 static char files[N_FILES][PATH_MAX];
 static atomic_bool file_used[N_FILES];
 
+static void remove_files(void) {
+    for (int i = 0; i < N_FILES; i++)
+        if (atomic_load(&file_used[i])) unlink(files[i]);
+}
+
+/* A file that is mapped has become shorter, or its disk fails: what was to be read there is not, and there is no way on. */
+static void handle_lost_file(int number, siginfo_t *info, void *context) {
+    static const char sentence[] =
+        "\ninkstone: a file of the model can no longer be read: it has become shorter since it was opened, or "
+        "its disk or network fails; nothing was written\n";
+    (void)context;
+    if (info->si_code != BUS_ADRERR) { /* something else is wrong: as if there were no handler */
+        signal(number, SIG_DFL);
+        return;
+    }
+    remove_files();
+    if (write(STDERR_FILENO, sentence, sizeof sentence - 1) < 0) _exit(EXIT_FAILURE);
+    _exit(EXIT_FAILURE);
+}
+
 static void handle(int number) {
     if (caught) {
-        for (int i = 0; i < N_FILES; i++)
-            if (atomic_load(&file_used[i])) unlink(files[i]);
+        remove_files();
         _exit(128 + number);
     }
     caught = number;
@@ -45,6 +65,9 @@ void app_interrupt_install(void) {
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     sigaction(SIGXFSZ, &action, NULL);
+    action.sa_sigaction = handle_lost_file;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGBUS, &action, NULL);
 }
 
 int app_interrupt_caught(void) { return caught; }

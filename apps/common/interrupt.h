@@ -9,7 +9,10 @@
 
 #include "inkstone.h"
 
-/* Catches SIGINT, SIGTERM and SIGHUP; turns broken pipes and exceeded file sizes into write errors. */
+/*
+ * Catches SIGINT, SIGTERM and SIGHUP; turns broken pipes and exceeded file sizes into write errors. Where a mapped file can no
+ * longer be read (SIGBUS) the program ends at once, with a sentence and without its unfinished files.
+ */
 void app_interrupt_install(void);
 
 /* The signal that was caught, or 0. */

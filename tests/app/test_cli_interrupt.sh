@@ -62,6 +62,25 @@ test_old_picture_stays() {
     expect "leaves nothing" holds_only x.png copy.png
 }
 
+# The end of a mapped file is gone, as when somebody loads a newer model into the same folder.
+test_model_becomes_shorter() {
+    cp -r "$tiny" model
+    last="a model that becomes shorter"
+    "$cli" -m model -p x -W 256 -H 256 -s 10000 --cpu ref -o x.png >"$out" 2>"$err" </dev/null &
+    local child=$!
+    wait_for grep -q '^memory: ' "$err"
+    sleep 0.3
+    for file in model/transformer/*.safetensors; do truncate -s 4096 "$file"; done
+    wait_for is_gone $child || kill -KILL $child
+    wait $child
+    status=$?
+    expect "status 1" is "$status" 1
+    expect "says why" says 'inkstone: a file of the model can no longer be read'
+    expect "leaves nothing" holds_only model
+}
+
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
+
 test_while_reading() {
     mkfifo pipe
     "$cli" -m "$tiny" -p - >"$out" 2>"$err" <pipe &
