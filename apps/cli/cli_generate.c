@@ -98,8 +98,8 @@ static ink_status open_model(job *run, ink_error *error) {
     return status;
 }
 
-/* The library says what is wrong with a request, but not which option said so: look for one that is refused on its own. */
-static void name_the_option(const job *run, ink_error *error) {
+/* The library says what is wrong with a request, but not who said so: look for an option that is refused on its own. */
+static void name_the_source(const job *run, ink_error *error) {
     /* A budget is never wrong on its own: the picture decides what the least is. */
     if (given(run, CLI_RAM_BUDGET) && error->status == INK_ERROR_MEMORY && run->request.ram_budget < run->plan.least_bytes) {
         char reason[sizeof error->message];
@@ -122,6 +122,11 @@ static void name_the_option(const job *run, ink_error *error) {
         app_fail(error, problem.status, "%s%s%.40s: %.900s", cli_option_show(option, id), text ? "" : " ",
                  text ? "" : given(run, id), problem.message);
         return;
+    }
+    if (run->again.owner && error->status == INK_ERROR_ARGUMENT) {
+        char reason[sizeof error->message];
+        snprintf(reason, sizeof reason, "%s", error->message);
+        app_fail(error, INK_ERROR_FORMAT, "the settings in %.300s: %.600s", given(run, CLI_AGAIN), reason);
     }
 }
 
@@ -182,8 +187,8 @@ static ink_status build_request(job *run, ink_error *error) {
     /* The plan also reads the prompts and the LoRA files, which ink_request_check does not. */
     status = ink_session_plan(&run->plan, run->engine.session, request, error);
     if (status != INK_OK) {
-        name_the_option(run, error);
-        return status;
+        name_the_source(run, error);
+        return error->status;
     }
     return app_image_check_size(run->format, request->width, request->height, error);
 }
@@ -220,7 +225,7 @@ static ink_status open_outputs(job *run, ink_error *error) {
     ink_status status = app_output_open(&run->picture, output ? output : made_up, !output, error);
     free(made_up);
     if (status != INK_OK || !given(run, CLI_DUMP)) return status;
-    if (strcmp(given(run, CLI_DUMP), run->picture.path) == 0)
+    if (app_output_same(given(run, CLI_DUMP), run->picture.path))
         return app_fail(error, INK_ERROR_ARGUMENT, "%s cannot hold both the picture and the dump", run->picture.path);
     status = app_output_open(&run->dump, given(run, CLI_DUMP), false, error);
     run->request.dump_path = run->dump.temporary;
@@ -356,11 +361,21 @@ static ink_status open_session(job *run, ink_error *error) {
     return status;
 }
 
+/* The library knows the dump by the name that it has until it is complete. */
+static void name_the_dump(const job *run, ink_error *error) {
+    const size_t n = run->dump.temporary ? strlen(run->dump.temporary) : 0;
+    if (n == 0 || strncmp(error->message, run->dump.temporary, n) != 0) return;
+    char reason[sizeof error->message];
+    snprintf(reason, sizeof reason, "%s", error->message + n);
+    app_fail(error, error->status, "%.600s%.300s", run->dump.path, reason);
+}
+
 static ink_status draw(job *run, ink_error *error) {
     run->request.progress = cli_show_progress;
     run->request.progress_user = &run->engine;
     ink_status status = ink_generate(run->engine.session, &run->request, &run->image, error);
     app_progress_clear(&run->engine.progress);
+    if (status != INK_OK) name_the_dump(run, error);
     if (status == INK_OK) ink_session_stats(&run->stats, run->engine.session);
     return status;
 }

@@ -100,7 +100,7 @@ const cli_command cli_command_table[] = {
                     "are wider. Such a file comes from inkstone --dump, or from\n"
                     "tools/make_reference.py, which runs the reference implementation. The exit\n"
                     "status is 1 when a stage differs by more than its limit.\n",
-     .examples = "  inkstone -p \"a red circle\" -S 1 -s 4 --dump here.safetensors\n"
+     .examples = "  inkstone -p \"a red circle\" -S 1 -s 4 --precision f32 --dump here.safetensors\n"
                  "  inkstone verify here.safetensors --cpu ref\n",
      .options = verify_options,
      .operand = "FILE",

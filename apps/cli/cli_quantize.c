@@ -142,7 +142,7 @@ int cli_quantize(const cli_options *options) {
     } else if (json) {
         exit_status = cli_print_json(report_to_json(report, options));
     } else {
-        print_report(report, options);
+        if (!options->given[CLI_QUIET]) print_report(report, options);
         exit_status = cli_finish_output(CLI_DONE);
     }
     ink_quantize_report_destroy(&report);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,6 +17,22 @@
 static int folder_length(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash ? (int)(slash - path) + 1 : 0;
+}
+
+/* stat of the folder that a path lies in. */
+static int look_at_folder(const char *path, struct stat *info) {
+    char *folder = app_format("%.*s.", folder_length(path), path);
+    int result = folder ? stat(folder, info) : -1, reason = folder ? errno : ENOMEM;
+    free(folder);
+    errno = reason;
+    return result;
+}
+
+bool app_output_same(const char *path, const char *other) {
+    struct stat folder, other_folder;
+    return strcmp(path + folder_length(path), other + folder_length(other)) == 0 && look_at_folder(path, &folder) == 0 &&
+           look_at_folder(other, &other_folder) == 0 && folder.st_dev == other_folder.st_dev &&
+           folder.st_ino == other_folder.st_ino;
 }
 
 /* Everything that would make the final rename fail and can be known now. */
@@ -49,15 +66,13 @@ static ink_status create_temporary(app_output_file *file, ink_error *error) {
     if (descriptor < 0) {
         int reason = errno;
         struct stat info;
-        char *folder = app_format("%.*s.", length, file->path);
-        bool there = !folder || stat(folder, &info) == 0;
-        free(folder);
+        bool there = look_at_folder(file->path, &info) == 0 || errno == ENOMEM;
         free(file->temporary); /* never made, or not made here: nothing to remove */
         file->temporary = NULL;
         if (!there)
             return app_fail(error, INK_ERROR_IO, "cannot write %s: there is no folder %.*s", file->path, length, file->path);
-        return app_fail(error, INK_ERROR_IO, "cannot write %s: no file can be made in %.*s: %s", file->path, length ? length : 16,
-                        length ? file->path : "the current folder", strerror(reason));
+        return app_fail(error, INK_ERROR_IO, "cannot write %s: no file can be made in %.*s: %s", file->path,
+                        length ? length : INT_MAX, length ? file->path : "the current folder", strerror(reason));
     }
     file->interrupt = app_interrupt_add_file(file->temporary);
     file->stream = fdopen(descriptor, "wb");

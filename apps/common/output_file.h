@@ -25,6 +25,9 @@ typedef struct app_output_file {
  */
 ink_status app_output_open(app_output_file *file, const char *path, bool keep_others, ink_error *error);
 
+/* Whether two paths name one place: the same name in the same folder, however that is spelt. */
+bool app_output_same(const char *path, const char *other);
+
 /* Completes the file and gives it its name, which file->path then holds. On failure the temporary file is gone. */
 ink_status app_output_publish(app_output_file *file, ink_error *error);
 

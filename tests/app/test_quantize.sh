@@ -12,8 +12,11 @@ test_written_model_draws_the_same() {
     run -m new -p "a red circle" -s 2 -S 1 --no-metadata -o written.png
     run -m "$demo" --precision q4 -p "a red circle" -s 2 -S 1 --no-metadata -o loaded.png
     expect "the same picture" cmp -s written.png loaded.png
-    run quantize -m new -o again --precision q4 -q
+    run quantize -m new -o again --precision q4
     expect "what is small stays" prints "0 of "
+    run quantize -m new -o third --precision q4 -q
+    expect "quiet" silent
+    rm -r third
     run -m again -p "a red circle" -s 2 -S 1 --no-metadata -o again.png
     expect "the same picture once more" cmp -s again.png loaded.png
     expect "leaves nothing else" holds_only new again written.png loaded.png again.png
