@@ -20,9 +20,9 @@
  *     ink_model_close(&model);
  *
  * Conventions. Every function that can fail returns an ink_status and, through its last argument, the sentence that says
- * what was wrong, where, and what was expected; that argument may be NULL. Functions that end the life of a handle take
- * its address, accept a null handle and leave null behind. Strings are UTF-8 and, unless a comment says otherwise,
- * borrowed for the call. The library never prints, exits or aborts.
+ * what was wrong, where, and what was expected; that argument may be NULL, others only where it is said. Functions that end
+ * the life of a handle take its address, accept a null handle and leave null behind. Strings are UTF-8 and, unless a comment says
+ * otherwise, borrowed for the call. The library never prints, exits or aborts.
  *
  * Threads. An ink_model is immutable: any number of sessions, one per thread, may share it. An ink_session belongs to one
  * thread at a time; only ink_session_cancel may be called from another thread or from a signal handler.

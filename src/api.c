@@ -2,6 +2,7 @@
  * api.c - the public functions that create, destroy and run: argument checks, then the pipeline. Functions that belong to one
  * part of the library (ink_model_open, ink_request_init, ink_inspect, ...) are defined there.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/env.h"
@@ -61,7 +62,7 @@ static ink_status fail_tier(const char *tier, const char *why, ink_error *error)
 static ink_status open_device(ink_session *session, const ink_session_options *options, ink_error *error) {
     const char *tier = options && options->cpu ? options->cpu : ink_env("INK_CPU"), *why = NULL;
     const char *backend = options && options->backend ? options->backend : ink_env("INK_BACKEND");
-    bool any = !backend || strcmp(backend, "auto") == 0, gpu = backend && strncmp(backend, "cuda", 4) == 0;
+    bool any = !backend || strcmp(backend, "auto") == 0, gpu = backend && ink_device_names_gpu(backend);
     if (!any && !gpu && strcmp(backend, "cpu") != 0)
         return ink_fail(error, INK_ERROR_ARGUMENT, "back end \"%.60s\": expected auto, cpu, cuda or cuda:N", backend);
     if ((any && !tier) || gpu) {
@@ -75,8 +76,7 @@ static ink_status open_device(ink_session *session, const ink_session_options *o
 static ink_status open_session(ink_session *session, const ink_session_options *options, ink_error *error) {
     int64_t n = options ? options->threads : 0;
     if (n < 0 || n > MAX_THREADS)
-        return ink_fail(error, INK_ERROR_ARGUMENT, "%lld threads are out of range: expected 1 to %d, or 0 for one per core",
-                        (long long)n, MAX_THREADS);
+        return ink_fail(error, INK_ERROR_ARGUMENT, "%lld threads are out of range: expected 1 to %d", (long long)n, MAX_THREADS);
     if (n == 0) n = ink_threads_available();
     session->threads = ink_threads_create(n);
     if (!session->threads) return ink_fail(error, INK_ERROR_MEMORY, "%lld threads cannot be created", (long long)n);
@@ -90,7 +90,7 @@ static ink_status open_session(ink_session *session, const ink_session_options *
     session->poison = ink_env_flag("INK_POISON");
     const char *trace = ink_env("INK_TRACE");
     if (trace && !(session->trace = fopen(trace, "w")))
-        return ink_fail(error, INK_ERROR_IO, "INK_TRACE: %s cannot be written", trace);
+        return ink_fail(error, INK_ERROR_IO, "INK_TRACE: %s cannot be written: %s", trace, strerror(errno));
     return INK_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "cli/cli_commands.h"
 #include "common/request_json.h"
 #include "common/text_format.h"
 
@@ -423,8 +424,16 @@ static ink_status parse_short(cli_options *options, cursor *at, const char *type
 
 static ink_status parse_operand(cli_options *options, const char *typed, ink_error *error) {
     const cli_command *command = options->command;
-    if (!command->operand)
-        return app_fail(error, INK_ERROR_ARGUMENT, "unexpected argument \"%.60s\"; give the prompt with -p, in quotes", typed);
+    if (!command->operand) {
+        char hint[100] = "";
+        if (cli_find_command(typed))
+            snprintf(hint, sizeof hint, "; a command comes first: inkstone %.40s", typed);
+        else if (takes(command, CLI_PROMPT))
+            snprintf(hint, sizeof hint, "; give the prompt with -p, in quotes");
+        else if (takes(command, CLI_MODEL))
+            snprintf(hint, sizeof hint, "; name the model with -m");
+        return app_fail(error, INK_ERROR_ARGUMENT, "unexpected argument \"%.60s\"%s", typed, hint);
+    }
     if (options->operand)
         return app_fail(error, INK_ERROR_ARGUMENT,
                         "more than one %s: \"%.40s\" and \"%.40s\"; put quotes around a text with spaces", command->operand,

@@ -152,7 +152,7 @@ static void print_fit(const row *r) {
     static const char *const texts[] = {"fits", "fits, but files are read again at every step", "does not fit", "unknown"};
     char bytes[APP_SHOWN_SIZE];
     if (r->too_large)
-        printf("does not fit: the least is %s\n", app_show_bytes(bytes, r->plan.least_bytes));
+        printf("does not fit: the least is %s\n", app_show_least(bytes, r->plan.least_bytes));
     else if (r->fit == FITS_REREADING && r->plan.streamed_blocks > 0)
         printf("fits, %" PRId64 " of %" PRId64 " blocks (%s) read again at each step\n", r->plan.streamed_blocks, r->plan.blocks,
                app_show_bytes(bytes, r->plan.streamed_bytes));
@@ -196,7 +196,24 @@ static json_t *table_to_json(const table *t, const char *dir) {
     return root;
 }
 
+/* The row that fits the smallest budget, if none fits the one that was given; else NULL. */
+static const row *least_row(const table *t) {
+    const row *least = t->rows;
+    for (int i = 0; i < t->n_rows; i++) {
+        if (!t->rows[i].too_large) return NULL;
+        if (t->rows[i].plan.least_bytes < least->plan.least_bytes) least = &t->rows[i];
+    }
+    return least;
+}
+
 static void print_best(const table *t, const char *dir) {
+    const row *least = least_row(t);
+    if (least) {
+        char bytes[APP_SHOWN_SIZE];
+        printf("Nothing here fits that --ram-budget; the least is %s, in %s.\n", app_show_least(bytes, least->plan.least_bytes),
+               app_precision_name(least->precision));
+        return;
+    }
     if (!t->best) {
         puts(t->rows[0].fit == FIT_UNKNOWN ? "How much memory this machine has is not known."
                                            : "Nothing here fits this machine; a smaller picture (-W, -H) needs less scratch.");

@@ -3,6 +3,7 @@
 #include "common/text_format.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,15 +59,20 @@ bool app_parse_bytes(const char *text, int64_t *value) {
     return true;
 }
 
-char *app_show_bytes(char text[APP_SHOWN_SIZE], int64_t bytes) {
+static char *show_bytes(char text[APP_SHOWN_SIZE], int64_t bytes, bool up) {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     double value = (double)bytes;
     size_t unit = 0;
     /* 1023.95 would print as 1024.0 of the smaller unit. */
     for (; value >= 1023.95 && unit + 1 < sizeof units / sizeof *units; unit++) value /= 1024;
+    if (up) value = unit < 2 ? ceil(value) : ceil(value * 10) / 10;
     snprintf(text, APP_SHOWN_SIZE, unit < 2 ? "%.0f %s" : "%.1f %s", value, units[unit]);
     return text;
 }
+
+char *app_show_bytes(char text[APP_SHOWN_SIZE], int64_t bytes) { return show_bytes(text, bytes, false); }
+
+char *app_show_least(char text[APP_SHOWN_SIZE], int64_t bytes) { return show_bytes(text, bytes, true); }
 
 char *app_show_duration(char text[APP_SHOWN_SIZE], double seconds) {
     if (!(seconds >= 0)) seconds = 0;

@@ -26,6 +26,9 @@ enum { APP_SHOWN_SIZE = 32 };
 /* "0 B", "17 KiB", "1.2 GiB". Returns text. */
 char *app_show_bytes(char text[APP_SHOWN_SIZE], int64_t bytes);
 
+/* The same rounded up: who gives as much gives enough. */
+char *app_show_least(char text[APP_SHOWN_SIZE], int64_t bytes);
+
 /* "0:07", "12:05", "1:02:03". Returns text. */
 char *app_show_duration(char text[APP_SHOWN_SIZE], double seconds);
 

@@ -429,7 +429,8 @@ ink_status ink_config_check(const ink_config *config, const char *dir, ink_error
                         (long long)mmdit->in_channels, (long long)(config->vae.z_dim * area), (long long)config->vae.z_dim,
                         (long long)mmdit->patch_size, (long long)mmdit->patch_size);
     if (config->defaults.width % step != 0 || config->defaults.height % step != 0)
-        return ink_fail(error, INK_ERROR_FORMAT, "%s: the default size %lld x %lld must be in multiples of %lld", dir,
+        return ink_fail(error, INK_ERROR_FORMAT,
+                        "%s: the default size %lld x %lld must be in multiples of %lld (see inkstone.json)", dir,
                         (long long)config->defaults.width, (long long)config->defaults.height, (long long)step);
     return INK_OK;
 }

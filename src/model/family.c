@@ -172,7 +172,7 @@ static char *component_class(const char *dir) {
 
 ink_status ink_family_explain_folder(const char *dir, ink_error *error) {
     struct stat status;
-    if (stat(dir, &status) != 0) return ink_fail(error, INK_ERROR_IO, "%s: there is no such folder", dir);
+    if (stat(dir, &status) != 0) return ink_fail(error, INK_ERROR_IO, "%s: there is no such folder", *dir ? dir : "\"\"");
     if (!S_ISDIR(status.st_mode)) return explain_file(dir, error);
 
     static const char lacks[] = "has no model_index.json";

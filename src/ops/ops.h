@@ -22,6 +22,9 @@
 /* Fills *device with the tier of that name, or the best one of this processor for NULL or "auto"; "cuda" and "cuda:1" are GPUs.
    False when the name is unknown or the machine lacks it; *why then says so (not owned). threads may be NULL only for `ref`. */
 bool ink_device_open(ink_device *device, const char *tier, ink_threads *threads, const char **why);
+
+/* Whether a name is that of a GPU, which may not be there: "cuda", "cuda:1". */
+bool ink_device_names_gpu(const char *name);
 void ink_device_close(ink_device *device);
 
 /* What takes time before a GPU is opened for the first time, "auto" being any. Nothing is open after it, and nothing fails. */

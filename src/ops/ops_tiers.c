@@ -128,8 +128,12 @@ static void find_function(void *library, const char *name, void *function) {
 static int cuda_ordinal(const char *name) {
     if (strncmp(name, "cuda", 4) != 0) return -1;
     if (!name[4]) return 0;
-    return name[4] == ':' && name[5] >= '0' && name[5] <= '9' && !name[6] ? name[5] - '0' : -1;
+    int ordinal = 0, n = 5;
+    for (; name[4] == ':' && name[n] >= '0' && name[n] <= '9' && n < 8; n++) ordinal = 10 * ordinal + name[n] - '0';
+    return n > 5 && !name[n] ? ordinal : -1;
 }
+
+bool ink_device_names_gpu(const char *name) { return cuda_ordinal(name) >= 0; }
 
 static bool open_cuda(ink_device *device, int ordinal, ink_threads *threads, const char **why) {
     void *module = load_module();

@@ -53,9 +53,10 @@ static int64_t most_that_stay(const ink_need *need, int64_t room, int64_t (*sum)
 
 static ink_status fail_budget(int64_t asked, int64_t least, ink_error *error) {
     const int64_t mib = 1 << 20;
-    return ink_fail(error, INK_ERROR_MEMORY,
-                    "a budget of %" PRId64 " MiB is too small for this picture: the least possible is %" PRId64 " MiB", asked / mib,
-                    (least + mib - 1) / mib);
+    char shown[40] = "less than 1 MiB";
+    if (asked >= mib) snprintf(shown, sizeof shown, "%" PRId64 " MiB", asked / mib);
+    return ink_fail(error, INK_ERROR_MEMORY, "a budget of %s is too small for this picture: the least possible is %" PRId64 " MiB",
+                    shown, (least + mib - 1) / mib);
 }
 
 /* What the plan says of weights, with the parts that stay. */

@@ -175,6 +175,10 @@ static ink_status parse(ink_safetensors *st, const unsigned char *bytes, size_t 
         return ink_fail(error, INK_ERROR_FORMAT, "%s: has %zu bytes, which is too few for a safetensors file", origin, size);
     uint64_t n_header = 0;
     for (int i = PREFIX_BYTES - 1; i >= 0; i--) n_header = n_header << 8 | bytes[i];
+    static const char pointer[] = "version https://git-lfs.";
+    if (size >= sizeof pointer - 1 && memcmp(bytes, pointer, sizeof pointer - 1) == 0)
+        return ink_fail(error, INK_ERROR_FORMAT, "%s: is what git-lfs keeps in the place of the file: git lfs pull brings the file",
+                        origin);
     if (n_header > MAX_HEADER_BYTES)
         return ink_fail(error, INK_ERROR_FORMAT,
                         "%s: claims a header of %llu bytes, at most %d are allowed: not a safetensors file?", origin,

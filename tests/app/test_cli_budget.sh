@@ -122,12 +122,21 @@ test_mistakes() {
     done
 }
 
+says_no_nothing() { ! grep -q '^Nothing here fits' "$out"; }
+
 test_plan() {
     run plan -m "$scratch/model" -W 64 -H 64 --precision bf16 --ram-budget 150M
     expect "exit status" is "$status" 0
     expect "names the blocks" grep -qE 'fits, [1-8] of 8 blocks \(.*\) read again at each step' "$out"
     run plan -m "$scratch/model" -W 64 -H 64 --precision bf16 --ram-budget 20M
     expect "names the least" grep -q 'does not fit: the least is' "$out"
+    run plan -m "$scratch/model" -W 64 -H 64 --ram-budget 1M
+    expect "nothing fits" prints 'Nothing here fits that --ram-budget; the least is'
+    local least
+    least=$(sed -n 's/.*the least is \([0-9.]*\) MiB, in .*/\1/p' "$out")
+    run plan -m "$scratch/model" -W 64 -H 64 --ram-budget "${least}M"
+    expect "and what it names is enough" prints 'fits'
+    expect "for one" says_no_nothing
 }
 
 make_model

@@ -11,7 +11,13 @@ test_usage() {
     refuses 2 'did you mean tokenize?' tokenise
     refuses 2 'unknown command "tokenise"' help tokenise
     refuses 2 'did you mean --height?' "${small[@]}" --heigth 16
-    refuses 2 'unexpected argument "circle"' -m "$tiny" -p red circle
+    refuses 2 'unexpected argument "circle"; give the prompt with -p' -m "$tiny" -p red circle
+    refuses 2 'unexpected argument "plan"; a command comes first: inkstone plan' -m "$tiny" plan
+    refuses 2 'unexpected argument "there"; name the model with -m' inspect there
+    run help --json there
+    expect "options of help are no commands" says 'unknown command "there"'
+    run help help
+    expect "help of help is the overview" is "$(cat "$out")" "$("$cli" --help)"
     refuses 2 '-W needs a value' "${small[@]}" -W
     refuses 2 'which text?' tokenize -m "$tiny"
     refuses 2 'which reference?' verify -m "$tiny"
@@ -44,6 +50,8 @@ test_choices() {
     refuses 2 'f32, bf16 or auto' "${small[@]}" --noise-dtype f64
     refuses 2 'CPU tier "none"' "${small[@]}" --cpu none
     refuses 2 'back end "gpu"' "${small[@]}" --backend gpu
+    refuses 2 'back end "cuda:x": expected auto, cpu, cuda or cuda:N' "${small[@]}" --backend cuda:x
+    refuses 2 'back end "cudatoolkit"' "${small[@]}" --backend cudatoolkit
     INK_CUDA_MODULE=/nowhere/module.so refuses 1 'back end cuda cannot be used: /nowhere/module.so' "${small[@]}" --backend cuda
 }
 
@@ -91,6 +99,7 @@ test_outputs() {
     refuses 1 'there is no folder missing/' "${small[@]}" -o x.png --dump missing/d.safetensors
     refuses 1 'it is a folder' "${small[@]}" -o x.png --dump folder.png
     refuses 2 'cannot hold both' "${small[@]}" -o x.png --dump x.png
+    refuses 2 'cannot hold both' "${small[@]}" -o x.png --dump ./folder.png/../x.png
     refuses 2 'at most 16383 pixels' "${small[@]}" -W 16384 -o x.webp
     # Found before the work: a picture that would take hours is refused at once.
     local start=$SECONDS
@@ -106,8 +115,29 @@ test_outputs() {
     fi
 }
 
+# What is said has nowhere to go, and must not go into the files that are opened.
+test_closed_streams() {
+    local i
+    for ((i = 0; i < 5; i++)); do
+        status=0
+        "$cli" "${small[@]}" -o x.png 2>&- >"$out" </dev/null || status=$?
+        expect "without standard error: status 0" is "$status" 0
+        expect "a picture" is_png x.png
+        status=0
+        "$cli" "${small[@]}" -o x.png <&- >&- 2>"$err" || status=$?
+        expect "without the others: a picture" is_png x.png
+    done
+    expect "nothing else" holds_only x.png
+}
+
 # A file that may not grow stands for a full disk.
 test_full_disk() {
+    (
+        ulimit -f 1
+        "$cli" "${small[@]}" -o x.png --dump d.safetensors >"$out" 2>"$err"
+    )
+    expect "says which file, by its own name" says 'inkstone: d.safetensors: cannot be written'
+    expect "leaves nothing" holds_only
     (
         ulimit -f 1
         "$cli" "${small[@]}" -W 128 -H 128 -o x.png >"$out" 2>"$err"

@@ -199,6 +199,17 @@ static void test_header_lengths_that_lie(void **state) {
     }
 }
 
+/* What a repository holds where its large files were not fetched. */
+static void test_pointer_of_git_lfs(void **state) {
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+    ink_safetensors st;
+    ink_error error;
+    (void)state;
+    assert_int_equal(ink_safetensors_parse(&st, (const unsigned char *)pointer, sizeof pointer - 1, "x", &error), INK_ERROR_FORMAT);
+    assert_non_null(strstr(error.message, "x: is what git-lfs keeps in the place of the file"));
+    assert_all_zero(&st);
+}
+
 /* A file cut anywhere is refused; a file with any byte changed is read or refused, and never read out of bounds. */
 static void test_damage(void **state) {
     (void)state;
@@ -371,6 +382,7 @@ int main(void) {
         cmocka_unit_test(test_a_good_header),
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_header_lengths_that_lie),
+        cmocka_unit_test(test_pointer_of_git_lfs),
         cmocka_unit_test(test_damage),
         cmocka_unit_test(test_many_tensors),
         cmocka_unit_test(test_writing),
