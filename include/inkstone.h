@@ -323,6 +323,7 @@ typedef struct ink_stats {
     double phase_seconds[INK_N_PHASES];
     double total_seconds;
     int64_t peak_bytes; /* weights and scratch of our own, as counted */
+    int64_t nan_pixels; /* that are no numbers, and black: a weight is damaged, or too large for this precision */
     int64_t threads;
     const char *cpu; /* tier that ran, "cuda" for a GPU; static storage */
 } ink_stats;

@@ -273,7 +273,9 @@ static void say_streamed(char *text, size_t size, const ink_memory_plan *plan) {
     if (plan->streamed_blocks > 0)
         n = snprintf(text, size, ", %" PRId64 " of %" PRId64 " blocks read again at each step (%s)", plan->streamed_blocks,
                      plan->blocks, app_show_bytes(bytes, plan->streamed_bytes));
-    if (plan->budget_bytes > 0) snprintf(text + n, size - (size_t)n, ", all within %s", app_show_bytes(budget, plan->budget_bytes));
+    bool is_there = plan->available_bytes == 0 || plan->budget_bytes <= plan->available_bytes;
+    if (plan->budget_bytes > 0 && is_there)
+        snprintf(text + n, size - (size_t)n, ", all within %s", app_show_bytes(budget, plan->budget_bytes));
 }
 
 static void note_gpu_memory(const job *run) {
@@ -325,6 +327,10 @@ static void note_stats(const job *run) {
              run->stats.threads, run->stats.cpu);
     cli_note(&run->options, "memory: %s at the peak, %s with the program and its files",
              app_show_bytes(peak, run->stats.peak_bytes), app_show_bytes(resident, resident_peak()));
+    if (run->stats.nan_pixels > 0)
+        cli_note(&run->options,
+                 "note: %" PRId64 " pixels are no numbers, and black: a weight is damaged, or too large for this precision",
+                 run->stats.nan_pixels);
     if (run->again.cpu && strcmp(run->again.cpu, run->stats.cpu) != 0)
         cli_note(&run->options, "note: drawn with %s at first and with %s now; single pixels may differ by a shade", run->again.cpu,
                  run->stats.cpu);
@@ -337,14 +343,15 @@ static json_t *job_to_json(const job *run) {
     ink_request_get_rng(request, rng, sizeof rng);
     for (int phase = 0; phase < INK_N_PHASES; phase++)
         json_object_set_new(phases, app_phase_name((ink_phase)phase), json_real(run->stats.phase_seconds[phase]));
-    json_t *root = json_pack(
-        "{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I}", "file",
-        cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width", (json_int_t)request->width, "height",
-        (json_int_t)request->height, "steps", (json_int_t)request->steps, "guidance", request->guidance, "seed",
-        app_seed_to_json(request->seed), "prompt", request->prompt, "negative_prompt", request->negative_prompt, "rng", rng,
-        "noise_dtype", app_noise_name(request->noise_dtype), "precision", ink_model_precision(run->engine.model), "threads",
-        (json_int_t)run->stats.threads, "cpu", run->stats.cpu, "phase_seconds", phases, "total_seconds", run->stats.total_seconds,
-        "peak_bytes", (json_int_t)run->stats.peak_bytes, "resident_bytes", (json_int_t)resident_peak());
+    json_t *root = json_pack("{s:o, s:o, s:I, s:I, s:I, s:f, s:o, s:s, s:s?, s:s, s:s, s:s, s:I, s:s, s:o, s:f, s:I, s:I, s:I}",
+                             "file", cli_json_text(run->picture.path), "model", cli_json_text(run->engine.dir), "width",
+                             (json_int_t)request->width, "height", (json_int_t)request->height, "steps", (json_int_t)request->steps,
+                             "guidance", request->guidance, "seed", app_seed_to_json(request->seed), "prompt", request->prompt,
+                             "negative_prompt", request->negative_prompt, "rng", rng, "noise_dtype",
+                             app_noise_name(request->noise_dtype), "precision", ink_model_precision(run->engine.model), "threads",
+                             (json_int_t)run->stats.threads, "cpu", run->stats.cpu, "phase_seconds", phases, "total_seconds",
+                             run->stats.total_seconds, "peak_bytes", (json_int_t)run->stats.peak_bytes, "resident_bytes",
+                             (json_int_t)resident_peak(), "nan_pixels", (json_int_t)run->stats.nan_pixels);
     if (root && app_request_extras_to_json(root, request)) return root;
     json_decref(root);
     return NULL;

@@ -386,7 +386,9 @@ static void decode(ink_run *r) {
 
 static ink_image *make_image(ink_run *r) {
     ink_tensor host = ink_host_begin(&r->ctx, r->pixels, INK_HOST_READ);
-    ink_image *image = ink_run_failed(r) ? NULL : ink_image_make(host.data, r->request.width, r->request.height);
+    ink_image *image = ink_run_failed(r)
+                           ? NULL
+                           : ink_image_make(host.data, r->request.width, r->request.height, &r->session->stats.nan_pixels);
     if (!image) ink_run_fail_memory(r, "picture");
     ink_host_end(&r->ctx, host, r->pixels, INK_HOST_READ);
     return image;

@@ -15,7 +15,7 @@ static inline float ink_shade(float pixel) {
     return clamped * 0.5f + 0.5f;
 }
 
-/* Of pixels [height, width, 3]. NULL without memory. */
-ink_image *ink_image_make(const float *pixels, int64_t width, int64_t height);
+/* Of pixels [height, width, 3]. *n_nan: how many have a channel that is no number, and is black. NULL without memory. */
+ink_image *ink_image_make(const float *pixels, int64_t width, int64_t height, int64_t *n_nan);
 
 #endif

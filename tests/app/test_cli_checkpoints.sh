@@ -122,4 +122,18 @@ test_dump() {
     refuses 1 'prompt' verify -m "$tiny" "$tiny/vae/diffusion_pytorch_model.safetensors"
 }
 
+# A number that is none spreads over the picture; it is drawn, as elsewhere, but not without a word.
+test_damaged_weight() {
+    cp -r "$tiny" model
+    local file
+    file=$(echo model/transformer/*.safetensors)
+    printf '\377\177' | dd of=$file bs=1 seek=$(($(wc -c <$file) - 2)) conv=notrunc 2>/dev/null
+    run -m model -p x -W 32 -H 32 -s 1 -S 1 -o x.png --json
+    expect "drawn" is "$status" 0
+    expect "says so" says 'pixels are no numbers, and black: a weight is damaged'
+    expect "and how many" grep -q '"nan_pixels":[1-9]' "$out"
+    run "${small[@]}" -o y.png --json
+    expect "none elsewhere" prints '"nan_pixels":0'
+}
+
 run_tests
