@@ -18,6 +18,7 @@ typedef struct report {
     ink_report public; /* first, so that its address is the report's */
     ink_component_report reports[INK_N_COMPONENTS + 2];
     component components[INK_N_COMPONENTS];
+    char *tokenizer_problem, *scheduler_problem;
     ink_sources sources;
 } report;
 
@@ -124,20 +125,34 @@ static ink_status list_names(component *part, const ink_weights *weights, const 
     return status;
 }
 
-/* MEMORY is an error of the call; anything else that is wrong is a finding. */
-static ink_status inspect_component(component *part, const ink_sources *sources, ink_config *config, bool known,
+/* MEMORY is an error of the call; anything else that is wrong is a finding: then *problem, owned. */
+static ink_status note_finding(char **problem, const ink_error *finding, const ink_config *config, ink_error *error) {
+    if (finding->status == INK_OK) return INK_OK;
+    if (finding->status == INK_ERROR_MEMORY) return ink_fail(error, INK_ERROR_MEMORY, "%s", finding->message);
+    *problem = ink_strdup(finding->message);
+    return *problem ? INK_OK : ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+}
+
+/* A config that cannot be read does not keep the weights from being described. */
+static ink_status inspect_component(component *part, const ink_sources *sources, ink_config *config, bool *known,
                                     ink_component which, ink_weights **weights, ink_error *error) {
-    ink_error finding = {INK_OK, ""};
+    ink_error finding = {INK_OK, ""}, of_config = {INK_OK, ""};
     part->report = (ink_component_report){.name = ink_component_name(which), .class_name = class_names[which], .container = ""};
-    ink_status status = ink_component_open(weights, sources, which, &finding);
+    ink_sources_read_config(config, sources, which, known, &of_config);
+    ink_status status = of_config.status == INK_ERROR_MEMORY ? INK_ERROR_MEMORY
+                                                             : ink_component_open(weights, sources, which, &finding);
     if (status == INK_OK && !describe(part, *weights, which))
         status = ink_fail(&finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
-    if (status == INK_OK && !known) status = ink_config_infer(config, which, *weights, &finding);
+    if (of_config.status != INK_OK && finding.status != INK_ERROR_MEMORY) {
+        finding = of_config;
+        status = of_config.status;
+    }
+    if (status == INK_OK && !*known) status = ink_config_infer(config, which, *weights, &finding);
     if (status == INK_OK) status = list_names(part, *weights, config, which, &finding);
-    if (status == INK_ERROR_MEMORY) return ink_fail(error, status, "%s", finding.message);
+    status = note_finding(&part->problem, &finding, config, error);
+    if (status != INK_OK) return status;
     part->path = ink_strdup(sources->paths[which]);
-    if (!part->path || (status != INK_OK && !(part->problem = ink_strdup(finding.message))))
-        return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+    if (!part->path) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
     part->report.path = part->path;
     part->report.dtypes = part->dtypes ? part->dtypes : "";
     part->report.runs = part->runs ? part->runs : "";
@@ -149,32 +164,53 @@ static ink_status inspect_component(component *part, const ink_sources *sources,
     return INK_OK;
 }
 
-static ink_status inspect_tokenizer(report *made, const ink_weights *text_encoder, ink_error *error) {
+static ink_status inspect_tokenizer(report *made, const ink_config *config, const ink_weights *text_encoder, ink_error *error) {
     ink_tokenizer *tokenizer = NULL;
-    ink_status status = ink_sources_open_tokenizer(&tokenizer, &made->sources, text_encoder, error);
+    ink_error finding = {INK_OK, ""};
+    ink_sources_open_tokenizer(&tokenizer, &made->sources, text_encoder, &finding);
     ink_tokenizer_close(&tokenizer);
+    ink_status status = note_finding(&made->tokenizer_problem, &finding, config, error);
     bool in_file = text_encoder && ink_weights_gguf(text_encoder) && !made->sources.tokenizer_named;
     made->reports[0] = (ink_component_report){.name = "tokenizer",
                                               .class_name = "Qwen2Tokenizer",
                                               .dtypes = "",
                                               .path = in_file || !made->sources.tokenizer ? made->sources.paths[INK_TEXT_ENCODER]
                                                                                           : made->sources.tokenizer,
+                                              .problem = made->tokenizer_problem,
                                               .container = "",
                                               .runs = ""};
     return status;
 }
 
+static ink_status inspect_scheduler(report *made, ink_config *config, ink_error *error) {
+    ink_error finding = {INK_OK, ""};
+    ink_sources_read_scheduler(config, &made->sources, &finding);
+    ink_status status = note_finding(&made->scheduler_problem, &finding, config, error);
+    made->reports[1 + INK_N_COMPONENTS] = (ink_component_report){.name = "scheduler",
+                                                                 .class_name = "FlowMatchEulerDiscreteScheduler",
+                                                                 .dtypes = "",
+                                                                 .path = "",
+                                                                 .problem = made->scheduler_problem,
+                                                                 .container = "",
+                                                                 .runs = ""};
+    return status;
+}
+
+/* Of each part what is wrong with it; if nothing is, whether they fit together. */
 static ink_status inspect_parts(report *made, ink_config *config, ink_error *error) {
     bool known[INK_N_COMPONENTS], usable = true;
     ink_weights *weights[INK_N_COMPONENTS] = {NULL};
-    ink_status status = ink_sources_read_configs(config, &made->sources, known, error);
+    ink_status status = ink_sources_begin_configs(config, &made->sources, error);
     for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
-        status = inspect_component(&made->components[i], &made->sources, config, known[i], (ink_component)i, &weights[i], error);
+        status = inspect_component(&made->components[i], &made->sources, config, &known[i], (ink_component)i, &weights[i], error);
         made->reports[1 + i] = made->components[i].report;
         usable = usable && !made->components[i].problem;
     }
-    if (status == INK_OK) status = inspect_tokenizer(made, weights[INK_TEXT_ENCODER], error);
+    if (status == INK_OK) status = inspect_tokenizer(made, config, weights[INK_TEXT_ENCODER], error);
+    if (status == INK_OK) status = inspect_scheduler(made, config, error);
     for (int i = 0; i < INK_N_COMPONENTS; i++) ink_weights_close(&weights[i]);
+    usable = usable && !made->tokenizer_problem && !made->scheduler_problem;
+    if (status == INK_OK && usable) status = ink_sources_end_configs(config, &made->sources, known, error);
     return status == INK_OK && usable ? ink_config_check(config, config->dir, error) : status;
 }
 
@@ -187,12 +223,6 @@ ink_status ink_inspect(ink_report **out, const char *dir, const ink_model_option
     ink_status status = ink_sources_find(&made->sources, dir, options, error);
     if (status == INK_OK) status = inspect_parts(made, &config, error);
     ink_config_close(&config);
-    made->reports[1 + INK_N_COMPONENTS] = (ink_component_report){.name = "scheduler",
-                                                                 .class_name = "FlowMatchEulerDiscreteScheduler",
-                                                                 .dtypes = "",
-                                                                 .path = "",
-                                                                 .container = "",
-                                                                 .runs = ""};
     made->public = (ink_report){.class_name = "QwenImagePipeline",
                                 .n_components = INK_N_COMPONENTS + 2,
                                 .components = made->reports,
@@ -217,6 +247,8 @@ void ink_report_destroy(ink_report **out) {
         ink_free(part->path);
         ink_free(part->runs);
     }
+    ink_free(made->tokenizer_problem);
+    ink_free(made->scheduler_problem);
     ink_sources_release(&made->sources);
     ink_free(made);
     *out = NULL;

@@ -337,37 +337,48 @@ ink_status ink_component_config(const ink_sources *sources, ink_component i, cha
 /* Whether nothing but the file itself will do: the published layout has it, and the weights are of that layout. */
 static bool must_have(const ink_sources *sources, ink_component i) { return sources->published && !sources->is_file[i]; }
 
-static ink_status read_components(ink_config *config, const ink_sources *sources, bool known[INK_N_COMPONENTS], ink_error *error) {
-    ink_status status = INK_OK;
-    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
-        char *path;
-        status = ink_component_config(sources, (ink_component)i, &path, error);
-        known[i] = path != NULL || must_have(sources, (ink_component)i);
-        if (status == INK_OK && path)
-            status = ink_config_read_file(config, config_parts[i], path, error);
-        else if (status == INK_OK && known[i])
-            status = ink_config_read(config, config_parts[i], sources->dir, error);
-        ink_free(path);
-    }
+ink_status ink_sources_begin_configs(ink_config *config, const ink_sources *sources, ink_error *error) {
+    *config = (ink_config){0};
+    config->dir = ink_strdup(sources->dir ? sources->dir : sources->paths[INK_TRANSFORMER]);
+    if (!config->dir) return fail_memory(sources, error);
+    return sources->published ? ink_config_read(config, INK_CONFIG_INDEX, sources->dir, error) : INK_OK;
+}
+
+ink_status ink_sources_read_config(ink_config *config, const ink_sources *sources, ink_component component, bool *known,
+                                   ink_error *error) {
+    char *path;
+    ink_status status = ink_component_config(sources, component, &path, error);
+    *known = path != NULL || must_have(sources, component);
+    if (status == INK_OK && path)
+        status = ink_config_read_file(config, config_parts[component], path, error);
+    else if (status == INK_OK && *known)
+        status = ink_config_read(config, config_parts[component], sources->dir, error);
+    ink_free(path);
     return status;
+}
+
+ink_status ink_sources_read_scheduler(ink_config *config, const ink_sources *sources, ink_error *error) {
+    bool is_there = sources->published;
+    ink_config_set_published(config);
+    ink_status status = is_there ? INK_OK : exists_in_dir(sources, ink_config_path(INK_CONFIG_SCHEDULER), &is_there, error);
+    return status == INK_OK && is_there ? ink_config_read(config, INK_CONFIG_SCHEDULER, sources->dir, error) : status;
+}
+
+ink_status ink_sources_end_configs(ink_config *config, const ink_sources *sources, const bool known[INK_N_COMPONENTS],
+                                   ink_error *error) {
+    ink_status status = sources->dir ? ink_config_read(config, INK_CONFIG_DEFAULTS, sources->dir, error) : INK_OK;
+    bool all = true;
+    for (int i = 0; i < INK_N_COMPONENTS; i++) all = all && known[i];
+    return status == INK_OK && all ? ink_config_check(config, config->dir, error) : status;
 }
 
 ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sources, bool known[INK_N_COMPONENTS],
                                     ink_error *error) {
-    *config = (ink_config){0};
-    config->dir = ink_strdup(sources->dir ? sources->dir : sources->paths[INK_TRANSFORMER]);
-    if (!config->dir) return fail_memory(sources, error);
-    ink_status status = sources->published ? ink_config_read(config, INK_CONFIG_INDEX, sources->dir, error) : INK_OK;
-    if (status == INK_OK) status = read_components(config, sources, known, error);
-    bool scheduler = sources->published;
-    if (status == INK_OK && !scheduler) status = exists_in_dir(sources, ink_config_path(INK_CONFIG_SCHEDULER), &scheduler, error);
-    if (status != INK_OK) return status;
-    ink_config_set_published(config);
-    if (scheduler) status = ink_config_read(config, INK_CONFIG_SCHEDULER, sources->dir, error);
-    if (status == INK_OK && sources->dir) status = ink_config_read(config, INK_CONFIG_DEFAULTS, sources->dir, error);
-    bool all = true;
-    for (int i = 0; i < INK_N_COMPONENTS; i++) all = all && known[i];
-    return status == INK_OK && all ? ink_config_check(config, config->dir, error) : status;
+    ink_status status = ink_sources_begin_configs(config, sources, error);
+    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++)
+        status = ink_sources_read_config(config, sources, (ink_component)i, &known[i], error);
+    if (status == INK_OK) status = ink_sources_read_scheduler(config, sources, error);
+    return status == INK_OK ? ink_sources_end_configs(config, sources, known, error) : status;
 }
 
 /* vocab.json and merges.txt, or where these are not, tokenizer.json. */

@@ -46,6 +46,15 @@ ink_status ink_component_open(ink_weights **weights, const ink_sources *sources,
  */
 ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sources, bool known[INK_N_COMPONENTS], ink_error *error);
 
+/* Its steps, in this order, for who wants to know of more than the first that fails: the index, each component, the scheduler, and
+   the defaults with a look at all together. */
+ink_status ink_sources_begin_configs(ink_config *config, const ink_sources *sources, ink_error *error);
+ink_status ink_sources_read_config(ink_config *config, const ink_sources *sources, ink_component component, bool *known,
+                                   ink_error *error);
+ink_status ink_sources_read_scheduler(ink_config *config, const ink_sources *sources, ink_error *error);
+ink_status ink_sources_end_configs(ink_config *config, const ink_sources *sources, const bool known[INK_N_COMPONENTS],
+                                   ink_error *error);
+
 /* Opens the tokenizer: of the folder, or in the text encoder's GGUF file. text_encoder may be NULL. */
 ink_status ink_sources_open_tokenizer(ink_tokenizer **tokenizer, const ink_sources *sources, const ink_weights *text_encoder,
                                       ink_error *error);

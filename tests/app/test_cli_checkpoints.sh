@@ -38,6 +38,22 @@ test_inspect() {
 }
 
 # One tensor under another name is one missing and one unexpected.
+# All that is wrong is told at once, and what can be described is.
+test_inspect_several() {
+    cp -r "$tiny" model
+    rm model/vae/config.json model/tokenizer/vocab.json
+    echo '{' >model/scheduler/scheduler_config.json
+    run inspect -m model
+    expect "status 1" is "$status" 1
+    expect "the decoder" prints 'vae cannot be used: model/vae/config.json: cannot be opened'
+    expect "the tokenizer" prints 'tokenizer cannot be used: model/tokenizer/vocab.json: cannot be opened'
+    expect "the scheduler" prints 'scheduler cannot be used: model/scheduler/scheduler_config.json: '
+    expect "its weights all the same" grep -qE '^vae .* F32 ' "$out"
+    run inspect -m model --json
+    expect "JSON" is_json
+    expect "not usable" prints '"usable":false'
+}
+
 test_inspect_missing() {
     cp -r "$tiny" model
     sed -i.old 's/proj_out\.weight/proj_0ut.weight/' model/transformer/diffusion_pytorch_model.safetensors
