@@ -131,7 +131,7 @@ INK_API const char *ink_model_note(const ink_model *model, size_t i);
 /* ---- tokenizer, and looking into a checkpoint ------------------------------------------------------------------- */
 
 /*
- * Encodes the bare text (no template) with DIR/tokenizer; nothing else of the folder is read.
+ * Encodes the bare text (no template) with DIR/tokenizer; nothing else of the folder is read if it has one.
  * *ids is allocated by the library: release with ink_free.
  */
 INK_API ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t *n_ids, ink_error *error);

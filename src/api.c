@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/env.h"
 #include "base/memory.h"
@@ -11,6 +12,7 @@
 #include "model/tokenizer.h"
 #include "pipeline/generate.h"
 #include "pipeline/request.h"
+#include "pipeline/sources.h"
 #include "tensor/safetensors.h"
 
 #define TEXT(x) #x
@@ -18,16 +20,35 @@
 
 const char *ink_version(void) { return VERSION_TEXT(INK_VERSION_MAJOR, INK_VERSION_MINOR, INK_VERSION_PATCH); }
 
+/* Of a folder of single files, as a model of it has it. */
+static ink_status find_tokenizer(ink_tokenizer **tokenizer, const char *dir, ink_error *error) {
+    ink_sources sources;
+    ink_weights *text_encoder = NULL;
+    ink_status status = ink_sources_find(&sources, dir, NULL, error);
+    if (status == INK_OK && sources.is_file[INK_TEXT_ENCODER]) /* which may hold it */
+        status = ink_component_open(&text_encoder, &sources, INK_TEXT_ENCODER, error);
+    if (status == INK_OK) status = ink_sources_open_tokenizer(tokenizer, &sources, text_encoder, error);
+    ink_weights_close(&text_encoder);
+    ink_sources_release(&sources);
+    return status;
+}
+
+static ink_status open_tokenizer(ink_tokenizer **tokenizer, const char *dir, ink_error *error) {
+    char *folder = ink_format("%s/tokenizer", dir);
+    if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
+    bool is_there = access(folder, F_OK) == 0;
+    ink_status status = is_there ? ink_tokenizer_open_folder(tokenizer, folder, error) : find_tokenizer(tokenizer, dir, error);
+    ink_free(folder);
+    return status;
+}
+
 ink_status ink_tokenize(const char *dir, const char *text, int32_t **ids, size_t *n_ids, ink_error *error) {
     ink_error_clear(error);
     *ids = NULL;
     *n_ids = 0;
     if (!dir || !text) return ink_fail(error, INK_ERROR_ARGUMENT, "%s is given to encode", dir ? "no text" : "no model folder");
-    char *folder = ink_format("%s/tokenizer", dir);
-    if (!folder) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to open it", dir);
     ink_tokenizer *tokenizer;
-    ink_status status = ink_tokenizer_open(&tokenizer, folder, error);
-    ink_free(folder);
+    ink_status status = open_tokenizer(&tokenizer, dir, error);
     if (status != INK_OK) return status;
     status = ink_tokenizer_encode(tokenizer, text, strlen(text), ids, n_ids, error);
     ink_tokenizer_close(&tokenizer);

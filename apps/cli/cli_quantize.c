@@ -75,6 +75,7 @@ static void print_report(const ink_quantize_report *report, const cli_options *o
         printf("Largest error of a matrix: %.5f, ", worst->weight_error);
         app_print_clean(stdout, worst->name);
         putchar('\n');
+        if (isinf(worst->weight_error)) puts("It holds numbers that are none, or infinite: what is drawn with it will be black.");
     }
     app_print_clean(stdout, options->given[CLI_FOLDER]);
     printf(": %s, of %s\n", app_show_bytes(after, report->bytes), app_show_bytes(before, report->source_bytes));

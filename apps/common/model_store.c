@@ -55,6 +55,15 @@ static bool has_index(const char *dir) {
     return has;
 }
 
+/* In the published layout; what was made of single files has no index. */
+static bool is_model(const char *dir) {
+    struct stat info;
+    char *path = app_format("%s/transformer", dir);
+    bool has = has_index(dir) || (path && stat(path, &info) == 0 && S_ISDIR(info.st_mode));
+    free(path);
+    return has;
+}
+
 /* Bytes of the files below a folder, behind links too; links of a cache never lead to folders. */
 static int64_t folder_bytes(const char *dir, int depth) {
     int64_t n_bytes = 0;
@@ -122,7 +131,7 @@ static bool add_pulled(app_model_list *list, const char *folder, const char *nam
     app_model_entry entry = {.name = app_format("%s", name), .dir = app_format("%s/%s", folder, name)};
     if (!entry.dir) return add_entry(list, entry);
     bool readable = app_pull_record_load(&record, entry.dir, &ignored) == INK_OK;
-    if (!(readable && record.repo) && !has_index(entry.dir)) {
+    if (!(readable && record.repo) && !is_model(entry.dir)) {
         clear_entry(&entry);
         return true;
     }

@@ -135,8 +135,11 @@ char *app_valid_utf8(const char *text) {
 void app_print_clean(FILE *out, const char *text) {
     for (const unsigned char *in = (const unsigned char *)text; *in;) {
         size_t length = utf8_length(in);
-        bool control = length == 0 || (*in < 0x20 && *in != '\n') || *in == 0x7f || (*in == 0xc2 && in[1] < 0xa0);
-        if (control)
+        bool control = length == 0 || *in < 0x20 || *in == 0x7f || (*in == 0xc2 && in[1] < 0xa0);
+        /* U+202A to U+202E and U+2066 to U+2069 turn the direction of what follows. */
+        bool turns = length == 3 && *in == 0xe2 &&
+                     ((in[1] == 0x80 && in[2] >= 0xaa && in[2] <= 0xae) || (in[1] == 0x81 && in[2] >= 0xa6 && in[2] <= 0xa9));
+        if (control || turns)
             fputc('?', out);
         else
             fwrite(in, 1, length, out);

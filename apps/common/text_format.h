@@ -45,8 +45,8 @@ char *app_format(const char *format, ...) APP_PRINTF(1, 2);
 char *app_valid_utf8(const char *text);
 
 /*
- * Prints text with control characters (escape sequences above all) as '?', except the line feed. Names of tensors, files and
- * prompts come from strangers, and a terminal obeys what it is sent.
+ * Prints text with control characters (escape sequences above all) as '?', line feeds too, and what turns the
+ * direction of writing. Names of tensors, files and prompts come from strangers, and a terminal obeys what it is sent.
  */
 void app_print_clean(FILE *out, const char *text);
 

@@ -137,7 +137,8 @@ static bool is_needed(const hub_listing *listing, const char *path) {
     const char *name = name_in(path, "scheduler");
     if (is_one_of(path, top) || (name && ends_with(name, ".json"))) return true;
     name = name_in(path, "tokenizer");
-    if (name) return is_one_of(name, tokenizer);
+    if (name)
+        return is_one_of(name, tokenizer) || (strcmp(name, "tokenizer.json") == 0 && !has_file(listing, "tokenizer/vocab.json"));
     for (const char *const *folder = networks; *folder; folder++) {
         name = name_in(path, *folder);
         if (name) return strcmp(name, "config.json") == 0 || weights_needed(listing, *folder, name);

@@ -176,6 +176,27 @@ static int64_t look_at_file(app_pull_file *file, const char *dir) {
     return have;
 }
 
+/* A file of the name that no pull put there, and that cannot be the one that is wanted. */
+static bool is_in_the_way(const app_pull_file *file, const char *path) {
+    struct stat info;
+    return !file->ours && stat(path, &info) == 0 && !(S_ISREG(info.st_mode) && info.st_size == file->size);
+}
+
+/* Before anything is written: else a folder of somebody's own would count as a pull that is not complete. */
+static ink_status check_place(const pull *run, ink_error *error) {
+    const app_pull_record *plan = &run->result->record;
+    ink_status status = INK_OK;
+    for (size_t i = 0; status == INK_OK && i < plan->n_files; i++) {
+        char *path = app_format("%s/%s", run->result->dir, plan->files[i].path);
+        if (!path)
+            status = app_fail_memory(error, "a file name");
+        else if (plan->files[i].wanted && is_in_the_way(&plan->files[i], path))
+            status = app_fail(error, INK_ERROR_IO, "%s is in the way and was not put there by a pull; move it away", path);
+        free(path);
+    }
+    return status;
+}
+
 static ink_status look_at_files(pull *run, ink_error *error) {
     hub_pull_result *result = run->result;
     app_pull_record *plan = &result->record;
@@ -208,6 +229,7 @@ static ink_status plan_pull(pull *run, ink_error *error) {
         status = app_fail(error, INK_ERROR_IO, "%s holds %s already; move it away, or set INK_MODELS to another folder",
                           run->result->dir, earlier.repo);
     if (status == INK_OK) status = make_plan(run, &earlier, error);
+    if (status == INK_OK) status = check_place(run, error);
     if (status == INK_OK && !run->options->dry_run) drop_outdated_partials(run, &earlier);
     if (status == INK_OK) status = look_at_files(run, error);
     app_pull_record_clear(&earlier);

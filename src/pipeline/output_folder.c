@@ -30,9 +30,22 @@ static int count_entries(const char *path) {
     return n;
 }
 
+/* Whether another folder can take its place: not that of ".", nor of one that something is mounted on. */
+static bool is_replaceable(const char *path, const struct stat *status) {
+    const char *name = strrchr(path, '/');
+    struct stat above;
+    char *parent = ink_format("%s/..", path);
+    bool same = parent && stat(parent, &above) == 0 && above.st_dev == status->st_dev && above.st_ino != status->st_ino;
+    ink_free(parent);
+    return same && !is_dots(name ? name + 1 : path);
+}
+
 static ink_status check_free(const char *path, ink_error *error) {
     struct stat status;
     if (lstat(path, &status) != 0) return INK_OK;
+    if (S_ISDIR(status.st_mode) && !is_replaceable(path, &status))
+        return ink_fail(error, INK_ERROR_IO, "%s: cannot be replaced by a folder of that name: name a new one, in it or elsewhere",
+                        path);
     if (!S_ISDIR(status.st_mode)) return ink_fail(error, INK_ERROR_IO, "%s: exists and is no folder: name a new one", path);
     if (count_entries(path) != 0) return ink_fail(error, INK_ERROR_IO, "%s: exists and is not empty: name a new folder", path);
     return INK_OK;

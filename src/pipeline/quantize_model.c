@@ -5,12 +5,9 @@
  * of weights is none before its header, which comes last too.
  */
 #define _XOPEN_SOURCE 700
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/json.h"
 #include "base/mapfile.h"
@@ -78,11 +75,15 @@ static bool take_chunk(chunk *c, const job *j, const ink_quantize_item *item) {
     *c = (chunk){.stored = w};
     ink_quantize_describe(&c->made, item->form, rows, w->cols);
     c->made.data = ink_alloc((size_t)ink_weight_data_bytes(&c->made));
-    c->made.scales = ink_alloc((size_t)(rows * scale_bytes(&c->made)));
-    c->made.biases = ink_alloc((size_t)(rows * scale_bytes(&c->made)));
+    const size_t n_scale_bytes = (size_t)(rows * scale_bytes(&c->made));
+    if (n_scale_bytes > 0) { /* a form without scales has none, not empty ones */
+        c->made.scales = ink_alloc(n_scale_bytes);
+        c->made.biases = ink_alloc(n_scale_bytes);
+        if (!c->made.scales || !c->made.biases) return false;
+    }
     c->rows = ink_alloc_array((size_t)ink_threads_count(j->threads), 2 * (size_t)w->cols * sizeof *c->rows);
     c->sums = ink_alloc_array((size_t)rows, sizeof *c->sums);
-    return c->made.data && c->made.scales && c->made.biases && c->rows && c->sums;
+    return c->made.data && c->rows && c->sums;
 }
 
 static void release_chunk(chunk *c) {
@@ -278,6 +279,16 @@ static ink_status copy_from_dir(job *j, const char *name) {
     return status;
 }
 
+/* What tokenizers are read from, here or elsewhere. The folder may hold anything else, such as weights. */
+static const char *const tokenizer_files[] = {"vocab.json",
+                                              "merges.txt",
+                                              "tokenizer.json",
+                                              "added_tokens.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "chat_template.json",
+                                              "chat_template.jinja"};
+
 static ink_status copy_tokenizer(job *j) {
     const char *folder = j->model->sources.tokenizer;
     if (!folder || (ink_weights_gguf(j->model->weights[INK_TEXT_ENCODER]) && !j->model->sources.tokenizer_named))
@@ -285,37 +296,31 @@ static ink_status copy_tokenizer(job *j) {
                         "the tokenizer lies in a GGUF file; name a folder with vocab.json and merges.txt with --tokenizer "
                         "(tokenizer_dir)");
     ink_status status = ink_output_folder_add(&j->folder, "tokenizer", j->error);
-    DIR *files = status == INK_OK ? opendir(folder) : NULL;
-    if (status == INK_OK && !files) return ink_fail(j->error, INK_ERROR_IO, "%s: cannot be read: %s", folder, strerror(errno));
-    for (const struct dirent *entry = files ? readdir(files) : NULL; entry && status == INK_OK; entry = readdir(files)) {
-        struct stat about;
-        char *source = ink_format("%s/%s", folder, entry->d_name), *name = ink_format("tokenizer/%s", entry->d_name);
-        if (!source || !name)
-            status = fail_memory(j);
-        else if (entry->d_name[0] != '.' && stat(source, &about) == 0 && S_ISREG(about.st_mode))
-            status = ink_output_folder_copy(&j->folder, source, name, j->error);
+    for (size_t i = 0; status == INK_OK && i < sizeof tokenizer_files / sizeof *tokenizer_files; i++) {
+        char *source = ink_format("%s/%s", folder, tokenizer_files[i]), *name = ink_format("tokenizer/%s", tokenizer_files[i]);
+        status = source && name ? ink_output_folder_copy(&j->folder, source, name, j->error) : fail_memory(j);
         ink_free(source);
         ink_free(name);
     }
-    if (files) closedir(files);
     return status;
 }
 
-static ink_status write_model(job *j) {
-    ink_status status = ink_output_folder_add(&j->folder, "scheduler", j->error);
+static ink_status copy_small_files(job *j) {
+    ink_status status = copy_tokenizer(j);
+    if (status == INK_OK) status = ink_output_folder_add(&j->folder, "scheduler", j->error);
     if (status == INK_OK) status = copy_from_dir(j, ink_config_path(INK_CONFIG_SCHEDULER));
     if (status == INK_OK) status = copy_from_dir(j, ink_config_path(INK_CONFIG_DEFAULTS));
+    if (status == INK_OK) status = ink_output_folder_add(&j->folder, "text_encoder", j->error);
     if (status == INK_OK) status = copy_from_dir(j, "text_encoder/generation_config.json");
     if (status == INK_OK) status = copy_from_dir(j, "LICENSE");
-    if (status == INK_OK) status = copy_tokenizer(j);
-    if (status != INK_OK) return status;
-    return copy_from_dir(j, "model_index.json");
+    return status;
 }
 
+/* What may fail at once comes before what takes long; the index, which makes it a model, comes last. */
 static ink_status write_all(job *j) {
-    ink_status status = INK_OK;
+    ink_status status = copy_small_files(j);
     for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) status = write_component(j, &j->plan.components[i]);
-    return status == INK_OK ? write_model(j) : status;
+    return status == INK_OK ? copy_from_dir(j, "model_index.json") : status;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------------------------ */
@@ -327,8 +332,9 @@ typedef struct full_report {
     char *calibration;
 } full_report;
 
-/* NaN when nothing was measured. */
+/* Of numbers that are none, or infinite, nothing is near. */
 static double relative(ink_error_sums sums) {
+    if (!isfinite(sums.norm) || !isfinite(sums.difference)) return INFINITY;
     return sums.norm > 0 ? sqrt(sums.difference / sums.norm) : sums.difference > 0 ? INFINITY : 0;
 }
 
@@ -377,7 +383,7 @@ static ink_status make_report(ink_quantize_report **out, job *j) {
         return fail_memory(j);
     }
     fill_rows(made, j);
-    made->public.source_bytes = j->plan.source_bytes;
+    made->public.source_bytes = j->plan.model_bytes;
     made->public.bytes = j->plan.bytes;
     made->public.calibration = made->calibration;
     return INK_OK;

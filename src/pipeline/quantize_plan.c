@@ -160,6 +160,7 @@ static ink_status cut(ink_quantize_plan *plan, ink_quantize_component *part, int
     part->n_shards = 1;
     for (size_t i = 0; i < part->n_items; i++) {
         ink_quantize_item *item = &part->items[i];
+        plan->model_bytes += (int64_t)item->info->n_bytes;
         if (item->dropped) continue;
         bool block = item->info->dtype >= INK_Q8_0 && item->info->dtype < INK_AFFINE_4;
         if (!item->converted && block)

@@ -42,6 +42,7 @@ typedef struct ink_quantize_component {
 typedef struct ink_quantize_plan {
     ink_quantize_component components[INK_N_COMPONENTS];
     int64_t source_bytes, bytes; /* of what is written */
+    int64_t model_bytes;         /* of the source, with what is left out */
     size_t n_written;            /* items */
 } ink_quantize_plan;
 

@@ -381,8 +381,7 @@ ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sourc
     return status == INK_OK ? ink_sources_end_configs(config, sources, known, error) : status;
 }
 
-/* vocab.json and merges.txt, or where these are not, tokenizer.json. */
-static ink_status open_tokenizer_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error) {
+ink_status ink_tokenizer_open_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error) {
     char *vocab = ink_format("%s/vocab.json", folder), *json = ink_format("%s/tokenizer.json", folder);
     ink_status status;
     if (!vocab || !json)
@@ -402,7 +401,7 @@ ink_status ink_sources_open_tokenizer(ink_tokenizer **tokenizer, const ink_sourc
     /* A file's own tokenizer is the one that its embeddings were made for. */
     if (gguf && ink_gguf_has_tokenizer(gguf) && !sources->tokenizer_named)
         return ink_gguf_tokenizer_open(tokenizer, gguf, ink_weights_origin(text_encoder), error);
-    if (sources->tokenizer) return open_tokenizer_folder(tokenizer, sources->tokenizer, error);
+    if (sources->tokenizer) return ink_tokenizer_open_folder(tokenizer, sources->tokenizer, error);
     return ink_fail(
         error, INK_ERROR_ARGUMENT,
         "no tokenizer: %s brings none; name a folder with vocab.json and merges.txt, or tokenizer.json, with --tokenizer "

@@ -55,6 +55,9 @@ ink_status ink_sources_read_scheduler(ink_config *config, const ink_sources *sou
 ink_status ink_sources_end_configs(ink_config *config, const ink_sources *sources, const bool known[INK_N_COMPONENTS],
                                    ink_error *error);
 
+/* Opens the tokenizer of a folder: vocab.json and merges.txt, or where these are not, tokenizer.json. */
+ink_status ink_tokenizer_open_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error);
+
 /* Opens the tokenizer: of the folder, or in the text encoder's GGUF file. text_encoder may be NULL. */
 ink_status ink_sources_open_tokenizer(ink_tokenizer **tokenizer, const ink_sources *sources, const ink_weights *text_encoder,
                                       ink_error *error);

@@ -25,6 +25,20 @@ test_tokenize() {
     expect "a special token is one id" is "$(wc -w <"$out" | tr -d ' ')" 1
 }
 
+# Every form of tokenizer that draws.
+test_tokenize_forms() {
+    mkdir -p json/tokenizer flat
+    cp "$golden/forms/mlx8/tokenizer/tokenizer.json" json/tokenizer
+    run tokenize -m json "a red circle"
+    expect "tokenizer.json" is "$status" 0
+    cp "$out" ids
+    cp "$golden"/forms/comfyui/*/*.safetensors "$golden/forms/mlx8/tokenizer/tokenizer.json" flat
+    run tokenize -m flat "a red circle"
+    expect "among single files" cmp -s "$out" ids
+    rm flat/tokenizer.json
+    refuses 2 'tokenizer' tokenize -m flat "a red circle"
+}
+
 test_inspect() {
     run inspect -m "$tiny"
     expect "status 0" is "$status" 0

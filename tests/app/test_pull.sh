@@ -67,6 +67,14 @@ test_choice() {
     stop_hub
 }
 
+test_other_tokenizer() {
+    start_hub "${bare[@]}" --file "tokenizer/tokenizer.json 5 git 1" --file "tokenizer/tokenizer_config.json 5 git 1" \
+        --file "vae/diffusion_pytorch_model.safetensors 5 lfs 1"
+    run pull test/Mini --dry-run
+    expect "the only form that there is" prints tokenizer/tokenizer.json
+    stop_hub
+}
+
 # ---- what is refused ----
 
 test_no_hope() {
@@ -178,6 +186,8 @@ test_not_ours() {
     echo mine >other/mini/transformer/config.json
     refuses_pull 1 'config.json is in the way and was not put there by a pull' test/Mini
     expect "what is there stays" is "$(cat other/mini/transformer/config.json)" mine
+    expect "and is no pull that is not complete" [ ! -e other/mini/inkstone-pull.json ]
+    refuses_pull 1 'config.json is in the way' test/Mini --dry-run
     head -c 700 /dev/zero >other/mini/transformer/config.json
     refuses_pull 1 'config.json is another file than the hub' test/Mini
     rm other/mini/transformer/config.json

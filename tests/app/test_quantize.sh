@@ -22,6 +22,31 @@ test_written_model_draws_the_same() {
     expect "leaves nothing else" holds_only new again written.png loaded.png again.png
 }
 
+# Of a form without scales, too.
+test_errors() {
+    run quantize -m "$tiny" -o new --precision bf16 --json
+    expect "done" is "$status" 0
+    expect "matrices in f32 lose what bf16 has not" grep -q '"weight_error":0.001' "$out"
+    expect "and no more" is "$(grep -oE '"weight_error":[^,]*' "$out" | awk -F: '$2 == "null" || $2 > 0.01' | wc -l)" 0
+}
+
+# A folder with the tokenizer in it may hold anything.
+test_tokenizer_alone() {
+    cp -r "$demo" model
+    cp model/vae/*.safetensors model/tokenizer/
+    echo x >model/tokenizer/README.md
+    run quantize -m model -o new --precision q8
+    expect "done" is "$status" 0
+    expect "nothing but the tokenizer" is "$(ls new/tokenizer)" "$(ls "$demo/tokenizer")"
+}
+
+test_refused_at_once() {
+    local forms=$golden/forms
+    refuses 2 'the tokenizer lies in a GGUF file' quantize -m "$forms" --text-encoder "$forms/gguf/forms_text_bf16.gguf" -o new \
+        --precision bf16
+    refuses 1 '.: cannot be replaced by a folder of that name' quantize -m "$demo" -o . --precision q4
+}
+
 test_json() {
     run quantize -m "$demo" -o new --precision q8 --json --calibrate off --keep "*.attn.*=bf16" -q
     expect "one line of JSON" is_json

@@ -92,7 +92,8 @@ static void check_printed(const char *text, const char *expected) {
 
 static void test_print_clean(void **state) {
     (void)state;
-    check_printed("a\033[31mb\x7f\tc\nd", "a?[31mb??c\nd");
+    check_printed("a\033[31mb\x7f\tc\nd", "a?[31mb??c?d");
+    check_printed("\xe2\x80\xaex\xe2\x80\xa9y\xe2\x81\xa6z\xe2\x81\xaa", "?x\xe2\x80\xa9y?z\xe2\x81\xaa");
     check_printed("\xc2\x9b"
                   "31m \xc3\xa4 \xff",
                   "?31m \xc3\xa4 ?");
