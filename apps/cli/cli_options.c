@@ -57,7 +57,8 @@ const cli_option cli_option_table[CLI_N_OPTIONS] = {
     [CLI_NOISE_DTYPE] = {0, "noise-dtype", "TYPE", "f32, bf16 or auto: type of the noise to start from"},
     [CLI_PRECISION] = {0, "precision", "TYPE",
                        "type of the weights: f32, bf16, or smaller and coarser\n"
-                       "fp8, q8, q4, int8 (default: auto, as stored)"},
+                       "fp8, q8, q4, int8 (default: auto, as stored; of\n"
+                       "verify: f32; quantize wants to be told)"},
     [CLI_RAM_BUDGET] = {0, "ram-budget", "SIZE",
                         "memory to keep within, such as 8G or 500M: what does\n"
                         "not fit is read from the files again at each step"},
