@@ -102,9 +102,7 @@ static ink_status open_model(job *run, ink_error *error) {
 static void name_the_source(const job *run, ink_error *error) {
     /* A budget is never wrong on its own: the picture decides what the least is. */
     if (given(run, CLI_RAM_BUDGET) && error->status == INK_ERROR_MEMORY && run->request.ram_budget < run->plan.least_bytes) {
-        char reason[sizeof error->message];
-        snprintf(reason, sizeof reason, "%s", error->message);
-        app_fail(error, INK_ERROR_MEMORY, "--ram-budget %.40s: %.900s", given(run, CLI_RAM_BUDGET), reason);
+        app_fail_in_front(error, "--ram-budget %.40s", given(run, CLI_RAM_BUDGET));
         return;
     }
     for (int i = 0; i < N_REQUEST_OPTIONS; i++) {
@@ -124,9 +122,8 @@ static void name_the_source(const job *run, ink_error *error) {
         return;
     }
     if (run->again.owner && error->status == INK_ERROR_ARGUMENT) {
-        char reason[sizeof error->message];
-        snprintf(reason, sizeof reason, "%s", error->message);
-        app_fail(error, INK_ERROR_FORMAT, "the settings in %.300s: %.600s", given(run, CLI_AGAIN), reason);
+        app_fail_in_front(error, "the settings in %.300s", given(run, CLI_AGAIN));
+        error->status = INK_ERROR_FORMAT;
     }
 }
 
@@ -429,11 +426,7 @@ static ink_status encode(job *run, ink_error *error) {
     picture.text = (app_image_text){parameters, json};
     if (status == INK_OK) status = app_image_write(run->picture.stream, run->format, &picture, error);
     app_progress_clear(&run->engine.progress);
-    if (status == INK_ERROR_IO) {
-        char reason[sizeof error->message];
-        snprintf(reason, sizeof reason, "%s", error->message);
-        app_fail(error, status, "cannot write %.600s: %.300s", run->picture.path, reason);
-    }
+    if (status == INK_ERROR_IO) app_fail_in_front(error, "cannot write %.600s", run->picture.path);
     free(parameters);
     free(json);
     return status;

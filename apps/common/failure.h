@@ -16,7 +16,10 @@
 /* Writes the sentence and returns status, so that callers can `return app_fail(...)`. */
 ink_status app_fail(ink_error *error, ink_status status, const char *format, ...) APP_PRINTF(3, 4);
 
-/* The same for want of memory; what names the thing that was to be held. */
+/* Puts words, and ": ", in front of the sentence that error has. */
+void app_fail_in_front(ink_error *error, const char *format, ...) APP_PRINTF(2, 3);
+
+/* app_fail for want of memory; what names the thing that was to be held. */
 ink_status app_fail_memory(ink_error *error, const char *what);
 
 #endif

@@ -38,7 +38,7 @@ static void handle_lost_file(int number, siginfo_t *info, void *context) {
         return;
     }
     remove_files();
-    if (write(STDERR_FILENO, sentence, sizeof sentence - 1) < 0) _exit(EXIT_FAILURE);
+    (void)!write(STDERR_FILENO, sentence, sizeof sentence - 1);
     _exit(EXIT_FAILURE);
 }
 

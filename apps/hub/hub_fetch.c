@@ -123,6 +123,11 @@ static void conclude(hub_fetch *fetch) {
 
 /* ---- what is there ---- */
 
+ink_status hub_fetch_check_place(const app_pull_file *file, const char *path, const struct stat *info, ink_error *error) {
+    if (S_ISREG(info->st_mode) && (file->ours || info->st_size == file->size)) return INK_OK;
+    return app_fail(error, INK_ERROR_IO, "%s is in the way and was not put there by a pull; move it away", path);
+}
+
 /* A file that has the name already: one of the right size may be the right one; one that is not ours is nobody's to replace. */
 static void look_at_final(hub_fetch *fetch) {
     struct stat info;
@@ -133,15 +138,14 @@ static void look_at_final(hub_fetch *fetch) {
             fail_errno(fetch, "look at", fetch->path);
         return;
     }
-    if (S_ISREG(info.st_mode) && info.st_size == fetch->file->size) {
+    if (hub_fetch_check_place(fetch->file, fetch->path, &info, &fetch->error) != INK_OK) {
+        fetch->phase = HUB_FAILED;
+    } else if (info.st_size == fetch->file->size) {
         fetch->descriptor = open(fetch->path, O_RDONLY | O_CLOEXEC);
         fetch->phase = HUB_CHECK_FINAL;
         if (fetch->descriptor < 0) fail_errno(fetch, "read", fetch->path);
-    } else if (fetch->file->ours && S_ISREG(info.st_mode)) {
-        open_partial(fetch);
     } else {
-        app_fail(&fetch->error, INK_ERROR_IO, "%s is in the way and was not put there by a pull; move it away", fetch->path);
-        fetch->phase = HUB_FAILED;
+        open_partial(fetch);
     }
 }
 

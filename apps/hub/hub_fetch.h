@@ -5,6 +5,8 @@
 #ifndef APP_HUB_HUB_FETCH_H
 #define APP_HUB_HUB_FETCH_H
 
+#include <sys/stat.h>
+
 #include "common/pull_record.h"
 #include "hub/hub_client.h"
 #include "hub/hub_digest.h"
@@ -39,6 +41,9 @@ typedef struct hub_fetch {
     double not_before;
     ink_error error;
 } hub_fetch;
+
+/* Whether what lies at path, info of stat, may be the file, or be replaced by it: its size is right, or a pull put it there. */
+ink_status hub_fetch_check_place(const app_pull_file *file, const char *path, const struct stat *info, ink_error *error);
 
 /* Looks at what is there. fetch need not be zeroed; it ends in any phase. Folders are made. */
 void hub_fetch_open(hub_fetch *fetch, hub_client *client, app_pull_file *file, const char *dir, const char *commit);

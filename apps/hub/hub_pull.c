@@ -176,22 +176,18 @@ static int64_t look_at_file(app_pull_file *file, const char *dir) {
     return have;
 }
 
-/* A file of the name that no pull put there, and that cannot be the one that is wanted. */
-static bool is_in_the_way(const app_pull_file *file, const char *path) {
-    struct stat info;
-    return !file->ours && stat(path, &info) == 0 && !(S_ISREG(info.st_mode) && info.st_size == file->size);
-}
-
 /* Before anything is written: else a folder of somebody's own would count as a pull that is not complete. */
 static ink_status check_place(const pull *run, ink_error *error) {
     const app_pull_record *plan = &run->result->record;
     ink_status status = INK_OK;
     for (size_t i = 0; status == INK_OK && i < plan->n_files; i++) {
+        struct stat info;
+        if (!plan->files[i].wanted) continue;
         char *path = app_format("%s/%s", run->result->dir, plan->files[i].path);
         if (!path)
             status = app_fail_memory(error, "a file name");
-        else if (plan->files[i].wanted && is_in_the_way(&plan->files[i], path))
-            status = app_fail(error, INK_ERROR_IO, "%s is in the way and was not put there by a pull; move it away", path);
+        else if (stat(path, &info) == 0)
+            status = hub_fetch_check_place(&plan->files[i], path, &info, error);
         free(path);
     }
     return status;

@@ -125,31 +125,36 @@ static ink_status list_names(component *part, const ink_weights *weights, const 
     return status;
 }
 
-/* MEMORY is an error of the call; anything else that is wrong is a finding: then *problem, owned. */
+/* MEMORY is an error of the call; anything else that is wrong is a finding, of which *problem, owned, is the first. */
 static ink_status note_finding(char **problem, const ink_error *finding, const ink_config *config, ink_error *error) {
     if (finding->status == INK_OK) return INK_OK;
     if (finding->status == INK_ERROR_MEMORY) return ink_fail(error, INK_ERROR_MEMORY, "%s", finding->message);
+    if (*problem) return INK_OK;
     *problem = ink_strdup(finding->message);
     return *problem ? INK_OK : ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
 }
 
-/* A config that cannot be read does not keep the weights from being described. */
+/* Weights without a config that can be read are described, but their names mean nothing. */
+static void inspect_weights(component *part, const ink_sources *sources, ink_config *config, bool known, ink_component which,
+                            ink_weights **weights, ink_error *finding) {
+    ink_status status = ink_component_open(weights, sources, which, finding);
+    if (status == INK_OK && !describe(part, *weights, which))
+        status = ink_fail(finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
+    if (status != INK_OK || part->problem) return;
+    if (!known) status = ink_config_infer(config, which, *weights, finding);
+    if (status == INK_OK) list_names(part, *weights, config, which, finding);
+}
+
 static ink_status inspect_component(component *part, const ink_sources *sources, ink_config *config, bool *known,
                                     ink_component which, ink_weights **weights, ink_error *error) {
-    ink_error finding = {INK_OK, ""}, of_config = {INK_OK, ""};
+    ink_error of_config = {INK_OK, ""}, of_weights = {INK_OK, ""};
     part->report = (ink_component_report){.name = ink_component_name(which), .class_name = class_names[which], .container = ""};
     ink_sources_read_config(config, sources, which, known, &of_config);
-    ink_status status = of_config.status == INK_ERROR_MEMORY ? INK_ERROR_MEMORY
-                                                             : ink_component_open(weights, sources, which, &finding);
-    if (status == INK_OK && !describe(part, *weights, which))
-        status = ink_fail(&finding, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
-    if (of_config.status != INK_OK && finding.status != INK_ERROR_MEMORY) {
-        finding = of_config;
-        status = of_config.status;
+    ink_status status = note_finding(&part->problem, &of_config, config, error);
+    if (status == INK_OK) {
+        inspect_weights(part, sources, config, *known, which, weights, &of_weights);
+        status = note_finding(&part->problem, &of_weights, config, error);
     }
-    if (status == INK_OK && !*known) status = ink_config_infer(config, which, *weights, &finding);
-    if (status == INK_OK) status = list_names(part, *weights, config, which, &finding);
-    status = note_finding(&part->problem, &finding, config, error);
     if (status != INK_OK) return status;
     part->path = ink_strdup(sources->paths[which]);
     if (!part->path) return ink_fail(error, INK_ERROR_MEMORY, "%s: no memory to inspect it", config->dir);
@@ -210,7 +215,7 @@ static ink_status inspect_parts(report *made, ink_config *config, ink_error *err
     if (status == INK_OK) status = inspect_scheduler(made, config, error);
     for (int i = 0; i < INK_N_COMPONENTS; i++) ink_weights_close(&weights[i]);
     usable = usable && !made->tokenizer_problem && !made->scheduler_problem;
-    if (status == INK_OK && usable) status = ink_sources_end_configs(config, &made->sources, known, error);
+    if (status == INK_OK && usable) status = ink_sources_read_defaults(config, &made->sources, error);
     return status == INK_OK && usable ? ink_config_check(config, config->dir, error) : status;
 }
 

@@ -364,21 +364,21 @@ ink_status ink_sources_read_scheduler(ink_config *config, const ink_sources *sou
     return status == INK_OK && is_there ? ink_config_read(config, INK_CONFIG_SCHEDULER, sources->dir, error) : status;
 }
 
-ink_status ink_sources_end_configs(ink_config *config, const ink_sources *sources, const bool known[INK_N_COMPONENTS],
-                                   ink_error *error) {
-    ink_status status = sources->dir ? ink_config_read(config, INK_CONFIG_DEFAULTS, sources->dir, error) : INK_OK;
-    bool all = true;
-    for (int i = 0; i < INK_N_COMPONENTS; i++) all = all && known[i];
-    return status == INK_OK && all ? ink_config_check(config, config->dir, error) : status;
+ink_status ink_sources_read_defaults(ink_config *config, const ink_sources *sources, ink_error *error) {
+    return sources->dir ? ink_config_read(config, INK_CONFIG_DEFAULTS, sources->dir, error) : INK_OK;
 }
 
 ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sources, bool known[INK_N_COMPONENTS],
                                     ink_error *error) {
     ink_status status = ink_sources_begin_configs(config, sources, error);
-    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++)
+    bool all = true;
+    for (int i = 0; status == INK_OK && i < INK_N_COMPONENTS; i++) {
         status = ink_sources_read_config(config, sources, (ink_component)i, &known[i], error);
+        all = all && known[i];
+    }
     if (status == INK_OK) status = ink_sources_read_scheduler(config, sources, error);
-    return status == INK_OK ? ink_sources_end_configs(config, sources, known, error) : status;
+    if (status == INK_OK) status = ink_sources_read_defaults(config, sources, error);
+    return status == INK_OK && all ? ink_config_check(config, config->dir, error) : status;
 }
 
 ink_status ink_tokenizer_open_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error) {

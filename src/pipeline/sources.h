@@ -46,14 +46,12 @@ ink_status ink_component_open(ink_weights **weights, const ink_sources *sources,
  */
 ink_status ink_sources_read_configs(ink_config *config, const ink_sources *sources, bool known[INK_N_COMPONENTS], ink_error *error);
 
-/* Its steps, in this order, for who wants to know of more than the first that fails: the index, each component, the scheduler, and
-   the defaults with a look at all together. */
+/* Its steps, in this order, for who wants to know of more than the first that fails. */
 ink_status ink_sources_begin_configs(ink_config *config, const ink_sources *sources, ink_error *error);
 ink_status ink_sources_read_config(ink_config *config, const ink_sources *sources, ink_component component, bool *known,
                                    ink_error *error);
 ink_status ink_sources_read_scheduler(ink_config *config, const ink_sources *sources, ink_error *error);
-ink_status ink_sources_end_configs(ink_config *config, const ink_sources *sources, const bool known[INK_N_COMPONENTS],
-                                   ink_error *error);
+ink_status ink_sources_read_defaults(ink_config *config, const ink_sources *sources, ink_error *error);
 
 /* Opens the tokenizer of a folder: vocab.json and merges.txt, or where these are not, tokenizer.json. */
 ink_status ink_tokenizer_open_folder(ink_tokenizer **tokenizer, const char *folder, ink_error *error);

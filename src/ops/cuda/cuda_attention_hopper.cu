@@ -7,8 +7,9 @@
  *
  *     scores of the first keys, their weights
  *     for each block of keys after the first:
- *         begin the scores of this block, and the sum of values of the one before: these two run while
- *         the weights of this block are computed, as soon as its scores are there
+ *         begin the scores of this block, and the sum of values of the one before
+ *         the weights of this block, as soon as its scores are there (the compiler puts all but the largest of
+ *         a row behind the end of the sums; in the order of the text it is slower, see docs/attempts.md)
  *     the sum of values of the last block
  *
  * The warpgroups take turns at beginning products, so that the products of one run beside the softmax of the other. Weights are
